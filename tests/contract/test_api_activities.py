@@ -64,7 +64,9 @@ def ids(client: httpx.Client, **query: Any) -> list[str]:
         response = client.get(ACTIVITIES_PATH, params=query)
         assert response.status_code == 200, response.text
         page = ActivitiesResponse.model_validate(response.json())
-        found += [str(activity.activity_id) for activity in page.data]
+        of_page = [str(activity.activity_id) for activity in page.data]
+        assert set(of_page).isdisjoint(found), "the pages would never end"
+        found += of_page
         if page.next_cursor is None:
             return found
         query["cursor"] = page.next_cursor

@@ -187,16 +187,34 @@ def test_records_that_are_older_than_the_log_are_its_first_leaves(
     assert values == [(True, "visit", DAY.isoformat(), 60, 1)] * 2 + [(None, "visit", DAY.isoformat(), 60, 1)]
 
 
-def test_another_organizations_salts_of_the_same_ids_do_not_count(
+def test_what_the_log_does_not_have_yet_is_no_tampering(pipeline: Pipeline, engine: Engine, unsigned: Notary) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    unsigned.turn()
+    revoke(pipeline, batch_id)
+    pipeline.submit(mentors(1, first=3))
+    pipeline.drain()
+    assert audit_logs(engine, [])[1] == []
+    unsigned.turn()
+    assert audit_logs(engine, [])[1] == []
+
+
+def test_a_person_who_was_replaced_everywhere_is_found_although_others_have_salts_for_the_same_ids(
     pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary
 ) -> None:
+    """With the salts of another organization, the person would seem to be forgotten, and any other id would do."""
     pipeline.submit(mentors(2))
     pipeline.drain()
     unsigned.turn()
     with as_owner(settings) as connection:
-        other = "INSERT INTO orchestrator.receipt_salt SELECT 'org-other', person_id, decode(repeat('ab', 32), 'hex')"
-        connection.execute(text(f"{other} FROM orchestrator.receipt_salt"))
+        others = "INSERT INTO orchestrator.receipt_salt SELECT o, person_id, decode(repeat('ab', 32), 'hex')"
+        connection.execute(text(f"{others} FROM orchestrator.receipt_salt, unnest(ARRAY['a-before', 'z-behind']) AS o"))
     assert audit_logs(engine, [])[1] == []
+    with as_owner(settings) as connection:
+        for table in ("audit", "activity"):
+            replaced = f"UPDATE registration.{table} SET attributed_to = 'mentor-9' WHERE attributed_to = 'mentor-2'"
+            connection.execute(text(replaced))
+    assert {found.kind for found in audit_logs(engine, [])[1]} == {Tampering.AUDIT_CHANGED, Tampering.ACTIVITY_CHANGED}
 
 
 def test_the_log_is_behind_since_the_oldest_row_that_it_does_not_have(
