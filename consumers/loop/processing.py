@@ -24,6 +24,7 @@ from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint
 from orchestrator.process.tracing import current, now_ns
 from orchestrator.storage.blame import Blame, blame, is_environments, is_transient, kind_of
+from orchestrator.storage.database import begin
 from orchestrator.storage.progress import Position, advance_progress
 from schemas.envelope import OutgoingEvent, Topic
 
@@ -159,7 +160,7 @@ class Processor:
             if records and self._preparation is not None:
                 with metrics.STEP_SECONDS.labels(self._handler.name, "prepare").time():
                     self._preparation.prepare(records, self._stopping)
-            with self._engine.begin() as connection:
+            with begin(self._engine) as connection:
                 handled = self._handler.handle(connection, records) if records else None
                 advance_progress(connection, next_offsets)
         except Exception as error:

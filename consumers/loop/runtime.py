@@ -443,6 +443,8 @@ class ConsumerLoop:
         # When the loop is stopping, `_drain` handles the worker's result.
         if self._in_flight.future.done() and not self._stopping.is_set():
             self._finish(self._in_flight)
+            # Take in what has come while the loop waited: larger micro-batches cost less an item.
+            self._receive(0.0)
             # Hand over the next micro-batch before the commit, so that the worker need not wait for it.
             self._hand_over()
             self._commit_if_due()

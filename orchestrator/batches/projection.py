@@ -35,7 +35,9 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
     """
     batches = repository.lock_for_fold(list(map(UUID, sorted({key.batch_id for key in keys}))))
     folded = repository.fold(keys, batches)
-    now = repository.clock()
+    now = folded.at
+    if now is None:
+        return FoldedKeys(folded.unknown, ())
     # By number: UUIDs compare in Python.
     changed = sorted(folded.changed.items(), key=lambda each: each[0].int)
     settled = [settle(batches[batch_id], moves, ItemStatus.PENDING, now=now) for batch_id, moves in changed]

@@ -47,10 +47,12 @@ class EventOf(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What folding outcomes changed: items by batch and new state; and the keys (by index) that name no outcome."""
+    """What folding outcomes changed: items by batch and new state; and the keys (by index) that name no outcome. `at` is the database's time
+    after the change; None if nothing changed."""
 
     changed: Mapping[UUID, Mapping[ItemStatus, int]]
     unknown: Sequence[int]
+    at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

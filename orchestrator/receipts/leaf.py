@@ -14,7 +14,7 @@ SALT_SIZE = 32
 
 def person_hash(salt: bytes, person_id: str) -> str:
     """How a leaf writes a person: without the salt, nobody can tell who it is."""
-    return hmac.new(salt, person_id.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(salt, person_id.encode(), hashlib.sha256).hex()
 
 
 def leaf(

@@ -81,7 +81,7 @@ _DELETE = _SQL["delete"].text()
 _CLOCK = _SQL["clock"].prepared()
 _CLOCK_AFTER_DECISIONS = _SQL["clock_after_decisions"].text()
 
-_WAKE_RELAYS = text(f"NOTIFY {relay_wakeup.CHANNEL}")
+_WAKE_RELAYS = Prepared(f"SELECT pg_notify('{relay_wakeup.CHANNEL}', '')")
 
 _FIND = Prepared(f"""
     SELECT {BATCH_COLUMNS}, {ERRORS_BY_CODE} FROM orchestrator.batch b
@@ -154,7 +154,7 @@ class Batches(ActivityRepository):
     def change_batches(self, changes: Sequence[BatchChange]) -> None:
         if not changes:
             return
-        _CHANGE.count(
+        _CHANGE.later(
             self._connection,
             {
                 "batch_ids": arrays.plain([change.batch_id for change in changes]),
@@ -199,7 +199,7 @@ class Batches(ActivityRepository):
         outbox.insert_events(self._connection, events)
 
     def wake_relays(self) -> None:
-        self._connection.execute(_WAKE_RELAYS)
+        _WAKE_RELAYS.later(self._connection, {})
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         parameters = {"batch_id": batch_id, "or_deleted": or_deleted, "counts_errors": self._count_errors is None}

@@ -9,12 +9,13 @@ import os
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection, Dialect
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.process.database_urls import hosts_of
 from orchestrator.process.loopback import is_this_machine
+from orchestrator.storage.prepared import send_waiting
 
 # The product depends on these values, so it does not rely on defaults of the server, the database or the role.
 _FORMS = {
@@ -73,6 +74,10 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
             connection.close()
             raise
         return connection
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _send_waiting(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
+        send_waiting(connection, cursor)
 
     return engine
 

@@ -117,12 +117,14 @@ class Items(Batches):
         )
         changed: dict[UUID, dict[ItemStatus, int]] = {}
         unknown: list[int] = []
+        at: datetime | None = None
         for row in rows:
             if row.ord is None:
+                at = row.at
                 changed.setdefault(UUID(row.batch_id), {})[ItemStatus(row.status)] = row.items
             else:
                 unknown.append(row.ord - 1)
-        return Folded(changed, sorted(unknown))
+        return Folded(changed, sorted(unknown), at)
 
     def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
         rows = self._connection.execute(_FOLD_BATCH, {"batch_id": batch_id})

@@ -32,17 +32,17 @@ _ALONE = _SQL["alone"].prepared()
 
 def share_batches(connection: Connection, batch_ids: Iterable[UUID | str]) -> None:
     """Takes the shared locks of these batches until the commit. Decisions under them come before or after a cancel, not during one."""
-    _SHARE.rows(connection, {"keys": arrays.plain(_sorted_keys(batch_ids))})
+    _SHARE.later(connection, {"keys": arrays.plain(_sorted_keys(batch_ids))})
 
 
 def share_batches_and_periods(connection: Connection, batch_ids: Iterable[UUID | str], organization_ids: Iterable[str]) -> None:
     """As `share_batches`, and then as `share_periods`, in one statement."""
-    _SHARE.rows(connection, {"keys": arrays.plain([*_sorted_keys(batch_ids), *_sorted_periods(organization_ids)])})
+    _SHARE.later(connection, {"keys": arrays.plain([*_sorted_keys(batch_ids), *_sorted_periods(organization_ids)])})
 
 
 def share_periods(connection: Connection, organization_ids: Iterable[str]) -> None:
     """Takes the shared locks of these organizations' periods until the commit. Later statements see what is closed, and it stays so."""
-    _SHARE.rows(connection, {"keys": arrays.plain(_sorted_periods(organization_ids))})
+    _SHARE.later(connection, {"keys": arrays.plain(_sorted_periods(organization_ids))})
 
 
 def take_periods(connection: Connection, organization_ids: Iterable[str]) -> None:

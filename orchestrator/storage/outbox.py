@@ -100,7 +100,7 @@ def insert_events(connection: Connection, events: Sequence[EventOf]) -> None:
         return
     batches = {one.batch_id: one for one in events}
     numbers = {batch_id: number for number, batch_id in enumerate(batches, start=1)}
-    _INSERT.count(
+    _INSERT.later(
         connection,
         {
             "slots": arrays.plain([slot_of(batch_id) for batch_id in batches]),

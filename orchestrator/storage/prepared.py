@@ -9,7 +9,8 @@ import hashlib
 import re
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -34,7 +35,9 @@ _LOOK = f"""
 _LOOK_EVERY_S = 20.0
 _LOOK_EVERY_S_WHILE_SMALL = 1.0
 
-_PREFACE = "preface"
+# In the pool's dictionary for the session: the statements that are sent with its next one, and whether `Prepared.later` adds to them.
+_WAITING = "waiting"
+_GATHERS = "gathers"
 
 
 @dataclass(slots=True)
@@ -89,6 +92,24 @@ class Prepared:
         """Executes the statement and returns how many rows it wrote. Raises SQLAlchemy's DBAPIError."""
         return run(connection, self._execute, parameters or {}, prepared=self).rowcount
 
+    def later(self, connection: Connection, parameters: Parameters) -> None:
+        """Executes a statement whose result is not needed. In a transaction of `database.begin` it is sent together with the next statement;
+        elsewhere at once. Raises SQLAlchemy's DBAPIError, perhaps only when it is sent."""
+        if not connection.info.get(_GATHERS):
+            self.count(connection, parameters)
+            return
+        cursor = None
+        try:
+            session = connection.connection
+            cursor = session.cursor()
+            if not self.is_ready(session.info):
+                self.prepare(cursor, session.info)
+            waiting = _take(session.info)
+            connection.dispatch.before_cursor_execute(connection, cursor, self._sql, parameters, None, False)
+            session.info[_WAITING] = [*waiting, (self._execute, parameters)]
+        except BaseException as error:
+            _raise(connection, error, self._sql, parameters, cursor)
+
     def is_ready(self, info: dict[str, Any]) -> bool:
         """Whether the session has prepared the statement. `info` is the pool's dictionary for the session."""
         session = info.get("prepared")
@@ -114,16 +135,52 @@ class Prepared:
 def preface(connection: Connection, sql: str, parameters: Parameters) -> None:
     """Sends SQL whose result is not needed together with the connection's next statement, in one round trip.
 
-    Its parameters must have names that no statement uses. Only for engines of `create_database_engine`, which send it with any statement.
+    Only for engines of `open_engine`, which send it with any statement.
     """
-    connection.info[_PREFACE] = (sql, parameters)
+    info = connection.info
+    # What an `ask` has left that failed before its statement is dropped.
+    before = _take(info) if info.get(_GATHERS) else ()
+    info[_WAITING] = [*before, (sql, parameters)] if sql else before
 
 
-def send_preface(cursor: DBAPICursor, info: dict[str, Any]) -> None:
-    """Sends the preface alone, before a statement that it can't be combined with."""
-    sql, parameters = info.pop(_PREFACE, ("", {}))
-    if sql:
-        cursor.execute(sql, parameters)
+@contextmanager
+def gathering(connection: Connection, sql: str) -> Iterator[None]:
+    """Gathers statements whose results are not needed (`Prepared.later`) while the block runs. `sql` is sent before the first statement.
+
+    The block sends what waits at its end. Only for engines of `open_engine`, as `preface`.
+    """
+    info = connection.info
+    info[_WAITING], info[_GATHERS] = [(sql, {})], True
+    try:
+        yield
+    finally:
+        # After a failure some may be left. They must not reach the session's next transaction.
+        info.pop(_WAITING, None)
+        info.pop(_GATHERS, None)
+
+
+def send_waiting(connection: Connection, cursor: DBAPICursor) -> None:
+    """Sends the waiting statements alone, before a statement that they can't be combined with. Raises SQLAlchemy's DBAPIError."""
+    if _WAITING in connection.info:
+        try:
+            _send_alone(cursor, connection.info)
+        except BaseException as error:
+            _raise(connection, error, "the statements before the first", {}, cursor)
+
+
+def _send_alone(cursor: Any, info: dict[str, Any]) -> None:
+    if waiting := _take(info):
+        cursor.execute(_joined(cursor, waiting))
+
+
+def _take(info: dict[str, Any]) -> Sequence[tuple[str, Parameters]]:
+    """The waiting statements, which wait no longer."""
+    waiting: Sequence[tuple[str, Parameters]] = info.pop(_WAITING, ())
+    return waiting
+
+
+def _joined(cursor: Any, statements: Iterable[tuple[str, Parameters]]) -> bytes:
+    return b"; ".join([cursor.mogrify(sql, parameters) for sql, parameters in statements])
 
 
 def run(
@@ -133,7 +190,7 @@ def run(
     *,
     prepared: Prepared | None = None,
 ) -> DBAPICursor:
-    """Executes SQL in the driver's format in the connection's transaction, after the preface."""
+    """Executes SQL in the driver's format in the connection's transaction, after the waiting statements."""
     if not connection.in_transaction():
         connection.begin()  # as `execute` does
     shown = sql if prepared is None else prepared.sql
@@ -144,12 +201,12 @@ def run(
         if prepared is not None and not prepared.is_ready(session.info):
             if not session.autocommit:
                 # A transaction's isolation must be set before any other statement.
-                send_preface(cursor, session.info)
+                _send_alone(cursor, session.info)
             prepared.prepare(cursor, session.info)
-        first, of_first = session.info.pop(_PREFACE, ("", {}))
+        waiting = _take(session.info)
         connection.dispatch.before_cursor_execute(connection, cursor, shown, parameters, None, False)
-        if first:
-            cursor.execute(f"{first}; {sql}", {**of_first, **parameters})
+        if waiting:
+            cursor.execute(_joined(cursor, [*waiting, (sql, parameters)]))
         else:
             cursor.execute(sql, parameters)
     except BaseException as error:

@@ -31,7 +31,7 @@ _READ = _SQL["read"].text()
 def advance_progress(connection: Connection, positions: Mapping[tuple[Topic, int], Position]) -> None:
     """Stores the positions of partitions, in the transaction that handles the records before them."""
     if positions:
-        _ADVANCE.count(
+        _ADVANCE.later(
             connection,
             {
                 "topics": [topic.value for topic, _ in positions],

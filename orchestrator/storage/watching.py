@@ -23,7 +23,7 @@ def announce(connection: Connection, batch_ids: Sequence[UUID]) -> None:
     NOTIFY makes such commits wait for each other (docs/architecture.md). So use this for changes that happen once in a micro-batch or at a
     person's request, not for submissions.
     """
-    _ANNOUNCE.rows(connection, {"batch_ids": arrays.plain(batch_ids)})
+    _ANNOUNCE.later(connection, {"batch_ids": arrays.plain(batch_ids)})
 
 
 def versions(connection: Connection, batch_ids: Sequence[str]) -> Mapping[str, int]:

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from enum import StrEnum
 
-# The form in which psycopg2 sends it: a simple query.
+# The form in which psycopg2 sends them: a simple query. A COMMIT may be the last statement of several.
 _QUERY = b"Q"
-_COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+_COMMIT = b"COMMIT\x00"
 
 
 class Lost(StrEnum):

@@ -50,11 +50,11 @@ def test_reading_a_status_takes_one_round_trip(pipeline: Pipeline, database: Dat
     assert proxy.queries == prepared + 1
 
 
-def test_a_submission_takes_four_round_trips(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
+def test_a_submission_takes_three_round_trips(pipeline: Pipeline, database: Database, proxy: PostgresProxy) -> None:
     database.change(ORGANIZATION, submission)
     prepared = proxy.queries
     database.change(ORGANIZATION, submission)
-    assert proxy.queries == prepared + 4
+    assert proxy.queries == prepared + 3
 
 
 def test_the_session_has_transactions_again_after_a_status_was_read(pipeline: Pipeline, database: Database) -> None:

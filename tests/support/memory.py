@@ -339,7 +339,7 @@ class MemoryRepository(ActivityRepository):
                 status = self._take_outcome(batch_id, key.position, key.attempt, batches[batch_id].version + 1)
                 if status is not None:
                     changed.setdefault(batch_id, Counter())[status] += 1
-        return Folded(changed, unknown)
+        return Folded(changed, unknown, self.clock() if changed else None)
 
     def fold_batch(self, batch_id: UUID) -> Mapping[ItemStatus, int]:
         version = self._tables.batches[batch_id].view.version + 1

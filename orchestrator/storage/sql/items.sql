@@ -16,9 +16,9 @@ WITH named AS (
     WHERE (i.batch_id, i.position, i.attempt) = (n.batch_id, n.position, n.attempt) AND i.status = 'pending' AND n.version IS NOT NULL
     RETURNING i.batch_id, i.status
 )
-SELECT NULL AS ord, batch_id::text, status, count(*) AS items FROM changed GROUP BY batch_id, status
+SELECT NULL AS ord, batch_id::text, status, count(*) AS items, clock_timestamp() AS at FROM changed GROUP BY batch_id, status
 UNION ALL
-SELECT ord, NULL, NULL, NULL FROM named WHERE outcome IS NULL;
+SELECT ord, NULL, NULL, NULL, NULL FROM named WHERE outcome IS NULL;
 
 -- name: fold_batch
 -- parameters: batch_id uuid
