@@ -45,7 +45,8 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
     ends = [(batches[change.batch_id], event) for change in settled if (event := _completion(batches[change.batch_id], change))]
     if ends:
         repository.publish_all([event for _, event in ends])
-        repository.wake_relays()
+        # The items are done, and whoever follows the batch is told by another notification.
+        repository.wake_relays(hurried=False)
     return FoldedKeys(folded.unknown, [Ended(batch.counts.total, now - batch.measurement.began_at) for batch, _ in ends])
 
 

@@ -251,9 +251,9 @@ class ActivityRepository(Protocol):
     def publish_all(self, events: Sequence[EventOf]) -> None:
         """Adds events of several batches to the outbox, those of each batch in this order."""
 
-    def wake_relays(self) -> None:
-        """Notifies the relays, at the commit, that there are events to publish. Submissions don't call it: it would serialize their
-        commits."""
+    def wake_relays(self, *, hurried: bool = True) -> None:
+        """Notifies the relays, at the commit, that there are events to publish. Those that are not `hurried` may wait for others, for some
+        hundredths of a second. Submissions don't call it: it would serialize their commits."""
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         """Reads a batch without a lock. With `or_deleted`, also a batch that is deleted but not purged yet."""

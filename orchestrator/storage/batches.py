@@ -81,7 +81,7 @@ _DELETE = _SQL["delete"].text()
 _CLOCK = _SQL["clock"].prepared()
 _CLOCK_AFTER_DECISIONS = _SQL["clock_after_decisions"].text()
 
-_WAKE_RELAYS = Prepared(f"SELECT pg_notify('{relay_wakeup.CHANNEL}', '')")
+_WAKE_RELAYS = Prepared(f"SELECT pg_notify('{relay_wakeup.CHANNEL}', CAST(:payload AS text))")
 
 _FIND = Prepared(f"""
     SELECT {BATCH_COLUMNS}, {ERRORS_BY_CODE} FROM orchestrator.batch b
@@ -198,8 +198,8 @@ class Batches(ActivityRepository):
     def publish_all(self, events: Sequence[EventOf]) -> None:
         outbox.insert_events(self._connection, events)
 
-    def wake_relays(self) -> None:
-        _WAKE_RELAYS.later(self._connection, {})
+    def wake_relays(self, *, hurried: bool = True) -> None:
+        _WAKE_RELAYS.later(self._connection, {"payload": "" if hurried else relay_wakeup.UNHURRIED})
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
         parameters = {"batch_id": batch_id, "or_deleted": or_deleted, "counts_errors": self._count_errors is None}

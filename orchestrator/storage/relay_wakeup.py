@@ -15,6 +15,8 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.prepared import run
 
 CHANNEL = "bulkreg_outbox"
+UNHURRIED = "unhurried"
+"""The payload for events that nobody waits for: a relay may wait a moment and publish them with others."""
 
 _NOTIFY = f"NOTIFY {CHANNEL}"
 

@@ -295,7 +295,7 @@ class MemoryRepository(ActivityRepository):
     def publish_all(self, events: Sequence[EventOf]) -> None:
         self._tables.outbox.extend(events)
 
-    def wake_relays(self) -> None:
+    def wake_relays(self, *, hurried: bool = True) -> None:
         """Does nothing, because there are no relays."""
 
     def find_batch(self, batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
