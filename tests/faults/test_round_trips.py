@@ -4,20 +4,25 @@ was.
 In a busy process, a thread waits for its turn after each round trip. That is half of the time of a status request (docs/performance.md).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from sqlalchemy import text
 
 from api.load.database import Database
+from consumers.loop.handler import Handler
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import ItemFilter, NewBatch, StatusView
 from orchestrator.batches.operations import get_bulk_submission_status, submit_bulk_registration
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import Settings
+from orchestrator.storage import prepared
+from orchestrator.storage.database import begin, create_database_engine, transact
+from orchestrator.storage.progress import Position, advance_progress
+from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import new_batch_id
 from tests.faults.proxy import PostgresProxy
-from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors
+from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item, mentors, record
 
 Look = Callable[[ActivityRepository], StatusView]
 
@@ -55,6 +60,32 @@ def test_a_submission_takes_three_round_trips(pipeline: Pipeline, database: Data
     prepared = proxy.queries
     database.change(ORGANIZATION, submission)
     assert proxy.queries == prepared + 3
+
+
+def test_a_micro_batch_takes_few_round_trips(
+    pipeline: Pipeline, proxied: Settings, proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each role needs one for each result that it waits for. BEGIN and COMMIT are sent with other statements."""
+    monkeypatch.setattr(prepared, "_LOOK_EVERY_S_WHILE_SMALL", 3_600.0)
+    engine = create_database_engine(proxied.worker_url, proxied, connections=1, application_name="test")
+
+    def trips(handler: Handler, events: Sequence[OutgoingEvent]) -> tuple[int, Sequence[OutgoingEvent]]:
+        before = proxy.queries
+        with begin(engine) as connection:
+            handled = handler.handle(connection, [record(event, offset) for offset, event in enumerate(events)])
+            advance_progress(connection, {(handler.topics[0], 0): Position(len(events))})
+        return proxy.queries - before, handled.events
+
+    for first in (1, 50):
+        # The second time, each statement is prepared.
+        batch_id = pipeline.submit(mentors(3, first=first))
+        pipeline.relay()
+        splitter, commands = trips(pipeline.splitter, pipeline.take(Topic.BATCHES))
+        registration, results = trips(pipeline.registration, commands)
+        aggregator, _ = trips(pipeline.aggregator, results)
+    engine.dispose()
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert (splitter, registration, aggregator) == (4, 5, 3)
 
 
 def test_the_session_has_transactions_again_after_a_status_was_read(pipeline: Pipeline, database: Database) -> None:
@@ -100,3 +131,13 @@ def test_a_status_is_read_again_after_its_connection_was_lost(
     database.look(ORGANIZATION, look)
     assert proxy.cut()
     assert database.look(ORGANIZATION, look).batch.counts.failed == 1
+
+
+def test_a_transaction_is_repeated_after_its_connection_was_lost(proxied: Settings, proxy: PostgresProxy) -> None:
+    """Also if BEGIN has to be sent alone, because the first statement is not a prepared one."""
+    engine = create_database_engine(proxied.worker_url, proxied, connections=1, application_name="test")
+    one = text("SELECT 1")
+    transact(engine, lambda connection: connection.execute(one))
+    assert proxy.cut()
+    assert transact(engine, lambda connection: connection.execute(one).scalar_one()) == 1
+    engine.dispose()

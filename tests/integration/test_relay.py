@@ -15,6 +15,8 @@ from orchestrator.batches.repository import EventOf
 from orchestrator.process.settings import Settings
 from orchestrator.storage.outbox import SLOTS, insert_events, slot_of
 from orchestrator.storage.relay_wakeup import RelayWaker
+from orchestrator.storage.repository import PostgresActivityRepository
+from producers import relay as relay_module
 from producers.producer import EventProducer
 from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent, Topic
@@ -98,6 +100,48 @@ def test_waker_wakes_the_relay_long_before_the_poll(settings: Settings, engine: 
             waker.wake()
             topic.wait_for(number + 1)
         waker.close()
+
+
+def end(engine: Engine, batch_id: UUID, ended: OutgoingEvent) -> None:
+    """Adds an event that nobody waits for, as a fold does."""
+    with engine.begin() as connection:
+        repository = PostgresActivityRepository(connection)
+        repository.publish("org", batch_id, [ended])
+        repository.wake_relays(hurried=False)
+
+
+def test_an_event_that_nobody_waits_for_is_published_before_the_poll(settings: Settings, engine: Engine, topics: None) -> None:
+    settings = settings.model_copy(update=NEVER_LOOKS)
+    with running(settings) as relay:
+        eventually(lambda: len(relay.slots) == SLOTS)
+        end(engine, batch_id := uuid4(), event(batch_id, 0))
+        eventually(lambda: rows_left(engine) == 0)
+
+
+class Sets(SettledAtOnce):
+    """Keeps the sets in which events are sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[OutgoingEvent]] = []
+
+    def publish(self, events: Sequence[OutgoingEvent]) -> None:
+        self.sent.append(list(events))
+
+
+def test_an_event_that_nobody_waits_for_is_published_with_the_next_submission(
+    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "GATHER_S", 36_000.0)
+    settings = settings.model_copy(update=NEVER_LOOKS)
+    publisher = Sets()
+    with running(settings, publisher) as relay:
+        eventually(lambda: len(relay.slots) == SLOTS)
+        end(engine, ended := uuid4(), first := event(ended, 0))
+        insert(engine, submitted := uuid4(), [second := event(submitted, 0)])
+        with engine.begin() as connection:
+            PostgresActivityRepository(connection).wake_relays()
+        eventually(lambda: rows_left(engine) == 0)
+    assert publisher.sent == [[first, second]]
 
 
 def test_waker_that_lost_its_session_uses_another(settings: Settings, engine: Engine, topics: None) -> None:

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, make_url, text
-from sqlalchemy.exc import DataError, DBAPIError, InternalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError
 
 from orchestrator.process.settings import Settings
 from orchestrator.storage import arrays
 from orchestrator.storage.connecting import forget_shell, open_engine
-from orchestrator.storage.database import ask, create_database_engine, transact
+from orchestrator.storage.database import ask, begin, create_database_engine, transact
 from orchestrator.storage.prepared import Prepared
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
 from tests.support.waiting import PATIENCE_S, eventually
@@ -188,6 +188,50 @@ def test_the_session_has_transactions_again_after_a_single_question(pipeline: Pi
     with pytest.raises(LookupError):
         transact(one, fail)
     assert len(transact(one, BATCH_IDS.scalars)) == 1
+    one.dispose()
+
+
+NUMBERS = Prepared("SELECT number FROM numbers ORDER BY number")
+ADD = Prepared("INSERT INTO numbers VALUES (CAST(:number AS integer))")
+
+
+def test_a_statement_without_a_result_is_sent_before_the_next_and_at_the_latest_with_the_commit(
+    settings: Settings, engine: Engine
+) -> None:
+    one = create_database_engine(settings.worker_url, settings, connections=1, application_name="one")
+    with one.begin() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE numbers (number integer PRIMARY KEY)"))
+    with begin(one) as connection:
+        ADD.later(connection, {"number": 1})
+        assert NUMBERS.scalars(connection) == [1]
+        ADD.later(connection, {"number": 2})
+        assert connection.execute(text("SELECT count(*) FROM numbers")).scalar_one() == 2
+        ADD.later(connection, {"number": 3})
+    assert transact(one, NUMBERS.scalars) == [1, 2, 3]
+
+    def refused(connection: Connection) -> None:
+        ADD.later(connection, {"number": 4})
+        raise LookupError
+
+    def doubled(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM numbers WHERE number = 1"))
+        ADD.later(connection, {"number": 4})
+        ADD.later(connection, {"number": 2})
+
+    def doubled_early(connection: Connection) -> None:
+        doubled(connection)
+        NUMBERS.scalars(connection)
+
+    def doubled_before_a_text(connection: Connection) -> None:
+        doubled(connection)
+        connection.execute(text("SELECT 1"))
+
+    with pytest.raises(LookupError):
+        transact(one, refused)
+    for work in (doubled, doubled_early, doubled_before_a_text):
+        with pytest.raises(IntegrityError):
+            transact(one, work)
+        assert transact(one, NUMBERS.scalars) == [1, 2, 3]
     one.dispose()
 
 
