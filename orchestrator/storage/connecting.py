@@ -77,7 +77,7 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
 
     @event.listens_for(engine, "before_cursor_execute")
     def _send_waiting(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
-        send_waiting(connection, cursor)
+        send_waiting(cursor, connection.info)
 
     return engine
 

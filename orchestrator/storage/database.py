@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_transient, spoils_pool, spoils_session
 from orchestrator.storage.connecting import open_engine
-from orchestrator.storage.prepared import gathering, preface, run
+from orchestrator.storage.prepared import gathering, preface, send_last
 
 Returned = TypeVar("Returned")
 
@@ -82,7 +82,8 @@ def begin(engine: Engine) -> Iterator[Connection]:
     with engine.connect() as connection, _each_by_itself(connection), gathering(connection, "BEGIN"):
         try:
             yield connection
-            run(connection, "COMMIT", {})
+            connection.dispatch.commit(connection)  # as `engine.begin` does
+            send_last(connection, "COMMIT")
         except BaseException:
             _roll_back(connection)
             raise

@@ -159,18 +159,25 @@ def gathering(connection: Connection, sql: str) -> Iterator[None]:
         info.pop(_GATHERS, None)
 
 
-def send_waiting(connection: Connection, cursor: DBAPICursor) -> None:
-    """Sends the waiting statements alone, before a statement that they can't be combined with. Raises SQLAlchemy's DBAPIError."""
-    if _WAITING in connection.info:
-        try:
-            _send_alone(cursor, connection.info)
-        except BaseException as error:
-            _raise(connection, error, "the statements before the first", {}, cursor)
+def send_last(connection: Connection, sql: str) -> None:
+    """Sends the waiting statements, and SQL that ends the transaction. Raises SQLAlchemy's DBAPIError."""
+    cursor = None
+    try:
+        session = connection.connection
+        cursor = session.cursor()
+        cursor.execute(_joined(cursor, [*_take(session.info), (sql, {})]))
+    except BaseException as error:
+        _raise(connection, error, sql, {}, cursor)
 
 
-def _send_alone(cursor: Any, info: dict[str, Any]) -> None:
+def send_waiting(cursor: Any, info: dict[str, Any]) -> None:
+    """Sends the waiting statements alone, before a statement that they can't be combined with."""
     if waiting := _take(info):
-        cursor.execute(_joined(cursor, waiting))
+        try:
+            cursor.execute(_joined(cursor, waiting))
+        except InvalidSqlStatementName:
+            info.pop("prepared", None)
+            raise
 
 
 def _take(info: dict[str, Any]) -> Sequence[tuple[str, Parameters]]:
@@ -201,7 +208,7 @@ def run(
         if prepared is not None and not prepared.is_ready(session.info):
             if not session.autocommit:
                 # A transaction's isolation must be set before any other statement.
-                _send_alone(cursor, session.info)
+                send_waiting(cursor, session.info)
             prepared.prepare(cursor, session.info)
         waiting = _take(session.info)
         connection.dispatch.before_cursor_execute(connection, cursor, shown, parameters, None, False)
@@ -210,8 +217,6 @@ def run(
         else:
             cursor.execute(sql, parameters)
     except BaseException as error:
-        if isinstance(error, InvalidSqlStatementName):
-            session.info.pop("prepared", None)
         _raise(connection, error, shown, parameters, cursor)
     return cursor
 
@@ -219,6 +224,8 @@ def run(
 def _raise(
     connection: Connection, error: BaseException, sql: str, parameters: Parameters, cursor: DBAPICursor | None
 ) -> NoReturn:
+    if isinstance(error, InvalidSqlStatementName):
+        connection.info.pop("prepared", None)
     # This method is not public, but has long been the only place that distinguishes a lost connection from a wrong statement, removes the
     # connection from the pool and wraps the error. (It passes an event listener's own error through unchanged.)
     connection._handle_dbapi_exception(error, sql, parameters, cursor, None)

@@ -133,11 +133,14 @@ def test_a_status_is_read_again_after_its_connection_was_lost(
     assert database.look(ORGANIZATION, look).batch.counts.failed == 1
 
 
-def test_a_transaction_is_repeated_after_its_connection_was_lost(proxied: Settings, proxy: PostgresProxy) -> None:
-    """Also if BEGIN has to be sent alone, because the first statement is not a prepared one."""
+@pytest.mark.parametrize("organizations", [None, [ORGANIZATION]])
+def test_a_transaction_is_repeated_after_its_connection_was_lost(
+    proxied: Settings, proxy: PostgresProxy, organizations: Sequence[str] | None
+) -> None:
+    """Also if what begins it has to be sent alone, because the first statement is not a prepared one."""
     engine = create_database_engine(proxied.worker_url, proxied, connections=1, application_name="test")
     one = text("SELECT 1")
-    transact(engine, lambda connection: connection.execute(one))
+    transact(engine, lambda connection: connection.execute(one), organizations=organizations)
     assert proxy.cut()
-    assert transact(engine, lambda connection: connection.execute(one).scalar_one()) == 1
+    assert transact(engine, lambda connection: connection.execute(one).scalar_one(), organizations=organizations) == 1
     engine.dispose()

@@ -232,6 +232,19 @@ def test_a_statement_without_a_result_is_sent_before_the_next_and_at_the_latest_
         with pytest.raises(IntegrityError):
             transact(one, work)
         assert transact(one, NUMBERS.scalars) == [1, 2, 3]
+
+    def added(connection: Connection) -> None:
+        ADD.later(connection, {"number": 4})
+
+    def added_before_a_text(connection: Connection) -> None:
+        ADD.later(connection, {"number": 5})
+        connection.execute(text("SELECT 1"))
+
+    # A pooler may drop what a session has prepared.
+    for work in (added, added_before_a_text):
+        transact(one, lambda connection: connection.execute(text("DEALLOCATE ALL")))
+        transact(one, work)
+    assert transact(one, NUMBERS.scalars) == [1, 2, 3, 4, 5]
     one.dispose()
 
 
