@@ -32,7 +32,7 @@ def check(result: Result, tmp_path: Path, *, least_batches: int, least_faults: i
 
 
 def test_half_a_minute_of_chaos(tmp_path: Path) -> None:
-    plan = Plan(seed=secrets.token_hex(4), chaos_s=30.0, calm_s=1.0, drained_within_s=300.0, environment=IMPATIENT)
+    plan = Plan(seed=secrets.token_hex(4), clients=4, chaos_s=30.0, calm_s=1.0, drained_within_s=300.0, environment=IMPATIENT)
     check(run(plan, tmp_path, print), tmp_path, least_batches=30, least_faults=8)
 
 

@@ -90,8 +90,9 @@ def test_large_data_set(product: Product) -> None:
     check(product, "large")
 
 
-def test_large_data_set_while_everything_is_killed(product: Product) -> None:
-    """kill -9 for each of our processes, twice, and once for the broker, the supervisor and PostgreSQL, during the run."""
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.full)], ids=["once", "twice"])
+def test_large_data_set_while_everything_is_killed(product: Product, times: int) -> None:
+    """kill -9 for each of our processes, so many times, and once for the broker, the supervisor and PostgreSQL, during the run."""
     load(product, "large")
     # Otherwise the test would mostly wait for the five seconds after each kill.
     for group in GROUPS:
@@ -106,7 +107,7 @@ def test_large_data_set_while_everything_is_killed(product: Product) -> None:
         subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL) as submit,
     ):
         try:
-            for victim in (*OUR_ROLES, "kafka", "supervisor", *OUR_ROLES, "postgres"):
+            for victim in (*OUR_ROLES, "kafka", "supervisor", *OUR_ROLES * (times - 1), "postgres"):
                 # The run continues for some batches between two kills, so each kill comes during work, and the product recovers from each.
                 goal = progress.finished_batches() + 15
                 eventually(partial(_is_over_or_at, submit, progress, goal), within_s=120, what=f"work after {killed}")

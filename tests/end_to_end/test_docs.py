@@ -22,7 +22,7 @@ import pytest
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.kafka import reading
-from tests.support.product import BULKREG, Product, running_product
+from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,13 @@ def clone(folder: Path) -> Path:
 
 def run(script: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        ["bash", "-c", script], cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
+        ["bash", "-c", script],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=2 * COMMAND_WITHIN_S,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
