@@ -24,7 +24,7 @@ from orchestrator.registration.external_revoking import ExternalRecords
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.replay.promote import Promoted
 from orchestrator.storage.repository import PostgresActivityRepository
-from orchestrator.storage.revocation_requests import RevocationKey, overdue_requests
+from orchestrator.storage.revocation_requests import RevocationKey, note_resent, overdue_requests
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
@@ -296,11 +296,20 @@ def test_overdue_requests_are_found_in_order_up_to_a_limit_without_those_set_asi
     assert [overdue(most) for most in (1, 3, 6, 7)] == [places[:1], places[:3], places, places]
     assert overdue(aside=[UUID(places[2].batch_id)]) == [*places[:2], *places[4:]]
     assert overdue(quiet_h=1) == []
+    sent = "UPDATE orchestrator.revocation_request SET sent_at = now() - interval '90 minutes'"
     with pipeline.engine.begin() as connection:
-        resent = "UPDATE orchestrator.revocation_request SET sent_at = now() - interval '90 minutes', resends = position"
-        connection.execute(text(resent))
+        connection.execute(text(f"{sent}, resends = position"))
     assert overdue(quiet_h=2) == []
     assert overdue(pause_h=1) == places[::2], "the pause doubles with each resend"
+    with pipeline.engine.begin() as connection:
+        note_resent(connection, places[:1])
+    assert overdue(pause_h=1) == places[2::2]
+    with pipeline.engine.begin() as connection:
+        connection.execute(text(sent))
+    assert overdue(pause_h=1) == places[2::2]
+    with pipeline.engine.begin() as connection:
+        connection.execute(text(sent.replace("90", "150")))
+    assert overdue(pause_h=1) == places
 
 
 @pytest.mark.parametrize(
