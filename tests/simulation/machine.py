@@ -670,26 +670,6 @@ class Simulation(RuleBasedStateMachine):
     def notary(self, fate: Fate | None) -> None:
         self._do(self.world.notary(), fate, "the notary")
 
-    @operation(6, records=st.integers(1, 8), seed=indexes)
-    def notary_between_registrations(self, records: int, seed: int) -> None:
-        """A registration has drawn ids of audit rows and waits. Another commits higher ones, and the notary looks before the first commits."""
-        if self.world.somebody_waits:
-            return
-        with self.step("relays and splitters do what there is"):
-            for relay in self.world.relays:
-                self.world.perform(self.world.relay(relay))
-            for splitter in self.world.roles["splitter"]:
-                self.world.perform(self.world.consume(splitter, Fetch(8, seed)))
-        members = self.world.busy("registration")
-        if len(members) < 2:
-            return
-        first, second = (self.world.consume(member, Fetch(records, seed)) for member in members[:2])
-        with self.step(f"{first.name} waits, {second.name} commits {records} records, the notary looks") as told:
-            told.append(self.world.perform(first, Fate("COMMIT", crash=False)))
-            for action in (second, self.world.notary()):
-                told.append(self.world.perform(action))
-            told.append(f"; {self.world.resume()}")
-
     @operation(3, fate=fates)
     def purge(self, fate: Fate | None) -> None:
         if any(batch.is_deleted for batch in self.world.snapshot.batches.values()):
