@@ -303,6 +303,7 @@ def test_overdue_requests_are_found_in_order_up_to_a_limit_without_those_set_asi
     assert overdue(pause_h=1) == places[::2], "the pause doubles with each resend"
     with pipeline.engine.begin() as connection:
         note_resent(connection, places[:1])
+    assert overdue(quiet_h=1) == places[1:]
     assert overdue(pause_h=1) == places[2::2]
     with pipeline.engine.begin() as connection:
         connection.execute(text(sent))
