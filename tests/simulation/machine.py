@@ -220,6 +220,19 @@ class Simulation(RuleBasedStateMachine):
         asked = Asked(str(self._new_id()), organization, [items], key=f"key-{self._numbers}")
         self._submit(asked, fate)
 
+    @operation(4, index=indexes, fate=fates)
+    def submit_beside(self, index: int, fate: Fate | None) -> None:
+        """A submission that overrides, for somebody who is registered already, so that two activities stand beside each other."""
+        living = sorted(activity for activity in self.world.snapshot.activities.values() if not activity.is_revoked)
+        if not living:
+            return
+        other = living[index % len(living)]
+        values = Values(
+            other.mentor_id, other.activity_type, other.activity_date, other.duration_minutes, None, override_duplicates=True
+        )
+        asked = Asked(str(self._new_id()), other.organization_id, [(values,)], key=f"key-{self._numbers}")
+        self._submit(asked, fate)
+
     @operation(3, index=indexes, fate=fates)
     def submit_again_with_the_same_key(self, index: int, fate: Fate | None) -> None:
         first = self._pick(index, lambda batch: not batch.is_deleted)
