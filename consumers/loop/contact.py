@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 # A broker with partitions of ours responds to a fetch within `fetch.wait.max.ms`. A busy one takes a tenth of this.
 WAITS_S = 5.0
 # A killed broker's partitions have another leader sooner than this.
@@ -22,10 +20,10 @@ class BrokerContact:
         self.any = False
         """Whether some broker responds."""
 
-    def report(self, statistics: str) -> None:
-        """Takes a report in."""
+    def report(self, statistics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Takes a report's statistics of the brokers in, by their names."""
         now = self._clock()
-        brokers = [broker for broker in orjson.loads(statistics)["brokers"].values() if broker["nodeid"] >= 0]
+        brokers = [broker for broker in statistics.values() if broker["nodeid"] >= 0]
         up = [broker for broker in brokers if broker["state"] == "UP"]
         awaited = [broker for broker in up if _is_awaited(broker)]
         # A connection stays up when packets are dropped, and shows nothing if nothing is asked.

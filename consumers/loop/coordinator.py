@@ -68,6 +68,8 @@ class BrokerQuestion:
             future.set_result(self._client.committed([self._place], timeout=_TIMEOUT_S))
         except BaseException as error:  # The caller raises it.
             future.set_exception(error)
+            # A client that has lost its coordinator may never find it again (row 78 of docs/faults.md). The next question has a new one.
+            self._client = None
 
 
 class CoordinatorWatch:

@@ -21,6 +21,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import cast
 
+import orjson
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,6 +37,7 @@ from consumers.loop.decoding import Entry, damaged, decode
 from consumers.loop.deliveries import Pending
 from consumers.loop.handler import Handler, Lane, Preparation
 from consumers.loop.lanes import LanePolicy, Lanes
+from consumers.loop.membership import LOST_AFTER_S, Membership
 from consumers.loop.offsets import PartitionOffsets
 from consumers.loop.postponing import Failure, PostponedUnits, Unit
 from consumers.loop.processing import NOTHING, NextOffsets, Processed, Processor
@@ -180,6 +182,7 @@ class ConsumerLoop:
         """Assigned partitions whose topic had another id before, with the same client."""
         self._silence = Silence()
         self._contact = BrokerContact()
+        self._membership = Membership()
         self._paused: dict[PartitionOffsets, Lane] = {}
         self._damage: dict[PartitionOffsets, PartitionDamage] = {}
         self._in_flight: _InFlight | None = None
@@ -211,6 +214,7 @@ class ConsumerLoop:
             {**config, "stats_cb": self._note_statistics, "on_commit": self._on_commit}, logger=self._client_logger
         )
         self._consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._membership.joins()
         self._coordinator.joined(group_id(self._settings.topic_prefix, self._handler.name, self._generation))
 
     def _read_generation(self) -> int:
@@ -263,6 +267,10 @@ class ConsumerLoop:
         is_idle = self._in_flight is None and (not self._lanes or self._postponed.is_full)
         self._watch_coordinator()
         self._receive(self._idle_s() if is_idle else 0.0)
+        if self._membership.is_lost:
+            raise ExpelledError(
+                f"the client has found no coordinator for {LOST_AFTER_S:g} s, although the coordinator responds to others"
+            )
         self._renew_client()
         if self._in_flight is None:
             self._hand_over()
@@ -677,8 +685,10 @@ class ConsumerLoop:
     _on_lost = _on_revoke
 
     def _note_statistics(self, statistics: str) -> None:
-        self._contact.report(statistics)
+        report = orjson.loads(statistics)
+        self._contact.report(report["brokers"])
         self.health.broker_contact = self._contact.any
+        self._membership.report(report["cgrp"], is_served=self._coordinator.is_served)
 
 
 def _is_fatal(error: KafkaError) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 import pytest
 
 from consumers.loop.contact import SILENT_AFTER_S, WAITS_S, BrokerContact
@@ -18,9 +17,9 @@ PAUSED = {**WELL, "rxidle": 60_000_000, "waitresp_cnt": 0}
 GONE = {**WELL, "state": "TRY_CONNECT"}
 
 
-def report(*brokers: Mapping[str, Any]) -> str:
+def report(*brokers: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     named = {str(number): {"nodeid": number, **broker} for number, broker in enumerate(brokers, start=1)}
-    return orjson.dumps({"brokers": named | {"GroupCoordinator": {"nodeid": -1, **WELL}}}).decode()
+    return named | {"GroupCoordinator": {"nodeid": -1, **WELL}}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from consumers.loop.coordinator import ASK_EVERY_S, REFUSED_AFTER_S, Coordinator
 from consumers.loop.decoding import Entry
 from consumers.loop.deliveries import Pending
 from consumers.loop.lanes import LanePolicy
+from consumers.loop.membership import LOST_AFTER_S, Membership
 from consumers.loop.postponing import Failure
 from consumers.loop.processing import NextOffsets, Processed, Processor
 from consumers.loop.runtime import ConsumerLoop, ExpelledError
@@ -182,6 +183,7 @@ class Loop:
         """For each damaged batch, by its first offset, where the next one begins."""
         self.now = 0.0
         self.loop._silence = Silence(clock=lambda: self.now)
+        self.loop._membership = Membership(clock=lambda: self.now)
         self.loop._pace = CommitPace(every_s=0)
         self.refused: KafkaException | None = None
         self.generation = 1
@@ -433,6 +435,33 @@ def test_row_77_client_whose_commits_get_no_reply_ends_the_loop(loop: Loop, monk
     loop.now = 2 * ASK_EVERY_S
     with pytest.raises(ExpelledError, match="no reply to a commit"):
         loop.turns(3)
+
+
+def test_row_78_client_that_finds_its_coordinator_no_more_ends_the_loop(loop: Loop) -> None:
+    def report(state: str) -> None:
+        loop.loop._note_statistics(orjson.dumps({"brokers": {}, "cgrp": {"state": state}}).decode())
+
+    def pass_by(state: str) -> None:
+        loop.now += ASK_EVERY_S
+        loop.turns(3)
+        report(state)
+        loop.turn()
+
+    loop.turn(record(0, 5), end(1, 0))
+    # A coordinator that serves nobody is no reason to end.
+    loop.refused = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    for _ in range(5):
+        pass_by("query-coord")
+    loop.refused = None
+    pass_by("query-coord")
+    # It is found in time.
+    pass_by("up")
+    pass_by("query-coord")
+    loop.now += LOST_AFTER_S - 1
+    loop.turn()
+    loop.now += 1
+    with pytest.raises(ExpelledError, match="no coordinator for 60 s"):
+        loop.turn()
 
 
 # --- Acknowledgements --------------------------------------------------------------------------------------------------------------
@@ -801,7 +830,7 @@ def test_an_idle_loop_wakes_for_a_retry(loop: Loop) -> None:
 def test_the_clients_reports_say_whether_brokers_respond(loop: Loop) -> None:
     def report(state: str) -> None:
         broker = {"nodeid": 1, "state": state, "rxidle": 0, "waitresp_cnt": 0, "toppars": {}}
-        loop.loop._note_statistics(orjson.dumps({"brokers": {"a": broker}}).decode())
+        loop.loop._note_statistics(orjson.dumps({"brokers": {"a": broker}, "cgrp": {"state": "up"}}).decode())
 
     report("UP")
     assert loop.loop.health.broker_contact
