@@ -46,6 +46,26 @@ def register(app: typer.Typer) -> None:
         output.answer(_document(key), *_lines(key))
         output.remark(f"Publish the public key, then restart the notary with the private key as {_SETTING}.")
 
+    @command(keys, "add", example="bulkreg keys add 'records.example.org+cdeb7a7c+AQOhB7…'")
+    def add(
+        deployment: Deployment, output: Output, key: Annotated[str, typer.Argument(metavar="KEY", help="The public key.")]
+    ) -> None:
+        """List a public key that signed and is missing here, after a restore. The notary then reads all published checkpoints again."""
+        from cli.servers.database import database
+        from cli.terminal.failures import BadInputError
+        from orchestrator.receipts.keys import BadKeyError, VerifierKey
+        from orchestrator.storage.receipt_checkpoints import add_key
+
+        try:
+            verifier = VerifierKey.parse(key)
+        except BadKeyError as error:
+            raise BadInputError(f"This is no public key: {error}.") from error
+        settings = deployment.settings()
+        with database(settings, settings.worker_url) as engine, engine.begin() as connection:
+            is_new = add_key(connection, str(verifier))
+        sentence = f"The key {verifier} is listed." if is_new else f"The key {verifier} was listed already."
+        output.answer({"key": str(verifier), "fingerprint": verifier.fingerprint, "is_new": is_new}, sentence, done=sentence)
+
     @command(keys, "list", example="bulkreg keys list")
     def show(deployment: Deployment, output: Output) -> None:
         """Show all public keys that sign receipts, or did, the newest first."""

@@ -105,36 +105,48 @@ def register(app: typer.Typer) -> None:
         deployment: Deployment,
         output: Output,
         organization: Annotated[str | None, typer.Option(help="Only this organization's logs. Default: all.")] = None,
+        key: Annotated[
+            list[str] | None, typer.Option(help="A key that you trust besides those in the database. May be repeated.")
+        ] = None,
     ) -> ExitCode:
         """Compare whole logs with the tables and the lifecycle topic. Names each row that was changed, removed or added.
 
-        Exit code 1 if there is one.
+        Also names each checkpoint on the topic that no known key has signed. Exit code 1 if there is one of them.
         """
         from cli.servers.database import database
         from cli.servers.kafka import reachable_kafka
         from consumers.notary.published import every_published_checkpoint
+        from orchestrator.receipts.keys import SigningKey
         from orchestrator.storage.receipt_checkpoints import read_keys
-        from orchestrator.verification.receipts import audit_logs
+        from orchestrator.verification.receipts import audit_logs, unknown_signers
 
         settings = deployment.settings()
         with working(output, "Reading the logs"), database(settings, settings.worker_url) as engine:
             with engine.begin() as connection:
-                keys = read_keys(connection)
+                keys = list(read_keys(connection))
+            # The database that is audited may lack the true key.
+            if settings.receipts_signing_key is not None:
+                keys.append(SigningKey.parse(settings.receipts_signing_key.get_secret_value()).verifier)
+            keys += _keys(key) or []
             with reachable_kafka(settings):
-                published, ignored = every_published_checkpoint(settings, keys)
-            leaves, findings = audit_logs(engine, published, organization)
+                published, unknown = every_published_checkpoint(settings, keys)
+            leaves, found = audit_logs(engine, published, organization)
+            findings = [*found, *unknown_signers(unknown, organization)]
         document = {
             "leaves": leaves,
             "published_checkpoints": len(published),
-            "ignored_checkpoints": ignored,
+            "ignored_checkpoints": len(unknown),
             "findings": [asdict(each) for each in findings],
         }
-        rows = [(each.kind, printable(each.organization_id), each.activity_id or "", each.detail) for each in findings]
+        rows = [(each.kind, printable(each.organization_id), each.activity_id or "", printable(each.detail)) for each in findings]
         shown = [table(["what", "organization", "activity", "where"], rows)] if findings else []
         unchanged = "Nothing was changed, removed or added." if leaves else "Nothing is recorded yet."
         verdict = f"{len(findings)} differences." if findings else unchanged
-        if ignored:
-            output.remark(f"{ignored} checkpoints on the topic are signed by no known key, and were not compared.")
+        if unknown:
+            output.remark(
+                f"{len(unknown)} checkpoints on the topic are signed by no known key, and were not compared. Either the key is missing from "
+                "the database (pass it as --key, as its owner publishes it), or somebody else has written to the topic."
+            )
         compared = f"{leaves} leaves compared with the tables and {len(published)} published checkpoints."
         output.answer(document, *shown, f"{compared} {verdict}")
         return ExitCode.SOME_FAILED if findings else ExitCode.DONE

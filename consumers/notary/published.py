@@ -14,7 +14,14 @@ from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import BadCheckpointError, SignedCheckpoint, is_origin_of_log
 from orchestrator.receipts.keys import VerifierKey
 from orchestrator.storage.receipt_appending import take_turn
-from orchestrator.storage.receipt_checkpoints import Published, compare_published, note_reading, read_keys, read_up_to
+from orchestrator.storage.receipt_checkpoints import (
+    Published,
+    UnknownCheckpoint,
+    compare_published,
+    note_reading,
+    read_keys,
+    read_up_to,
+)
 from schemas.envelope import Topic, UnreadableError, open_envelope
 from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned, read_event
 
@@ -23,15 +30,16 @@ def compare_topic(settings: Settings, engine: Engine) -> int:
     """Compares the checkpoints on the topic since the last time with the logs. Returns how many there were.
 
     Raises KafkaException if the broker does not respond, DBAPIError. How far it came is restored with the database, so after that
-    it reads what was published since the copy.
+    it reads what was published since the copy. A key that becomes known sets it back to the beginning (`add_key`).
     """
     number = 0
     with TopicReader(settings) as reader:
+        all_spans = reader.spans([Topic.LIFECYCLE])
         with engine.begin() as connection:
             known = read_up_to(connection)
             keys = read_keys(connection)
         # A topic that was deleted and recreated begins again.
-        spans = [_unread(span, known.get(span.partition, 0)) for span in reader.spans([Topic.LIFECYCLE])]
+        spans = [_unread(span, known.get(span.partition, 0)) for span in all_spans]
         for chunk in reader.read(spans):
             found = published_checkpoints([raw for _, raw in chunk], keys).signed
             if found:
@@ -40,7 +48,10 @@ def compare_topic(settings: Settings, engine: Engine) -> int:
                     compare_published(connection, found)
             number += len(found)
     with engine.begin() as connection:
-        note_reading(connection, {span.partition: span.end for span in spans})
+        take_turn(connection)
+        # The checkpoints of a key that was added meanwhile were ignored, and have to be read again.
+        if read_keys(connection) == keys:
+            note_reading(connection, {span.partition: span.end for span in spans})
     return number
 
 
@@ -49,10 +60,10 @@ def _unread(span: Span, next_offset: int) -> Span:
 
 
 class FoundCheckpoints(NamedTuple):
-    """The checkpoints that one of the known keys has signed, and how many records only say that they are checkpoints."""
+    """The checkpoints that one of the known keys has signed, and the records that only say that they are checkpoints."""
 
     signed: Sequence[Published]
-    ignored: int = 0
+    ignored: Sequence[UnknownCheckpoint] = ()
 
 
 def published_checkpoints(records: Sequence[RawRecord], keys: Sequence[VerifierKey]) -> FoundCheckpoints:
@@ -61,7 +72,7 @@ def published_checkpoints(records: Sequence[RawRecord], keys: Sequence[VerifierK
     Everybody who may write to the topic may write records that look like checkpoints, and a false one would stop a log for good. So only
     a checkpoint that one of the keys has signed counts. Others are named in the log and counted.
     """
-    signed, ignored = [], 0
+    signed, ignored = [], []
     for raw in records:
         data = _read(raw)
         if data is None:
@@ -69,7 +80,7 @@ def published_checkpoints(records: Sequence[RawRecord], keys: Sequence[VerifierK
         if (published := _signed(data, keys)) is not None:
             signed.append(published)
             continue
-        ignored += 1
+        ignored.append(_unknown(raw, data))
         metrics.RECEIPT_CHECKPOINTS_IGNORED.inc()
         log_action(Action.CHECKPOINT_IGNORED, role=None, topic=Topic.LIFECYCLE.value, partition=raw.partition, offset=raw.offset)
     return FoundCheckpoints(signed, ignored)
@@ -100,9 +111,20 @@ def _signed(data: CheckpointSigned, keys: Sequence[VerifierKey]) -> Published | 
     return Published(data.organization_id, data.log, checkpoint.size, checkpoint.root, data.checkpoint)
 
 
+def _unknown(raw: RawRecord, data: CheckpointSigned) -> UnknownCheckpoint:
+    """Where the record is, and what its text says about itself."""
+    try:
+        note = SignedCheckpoint.parse(data.checkpoint)
+    except BadCheckpointError:
+        origin, keys = None, ()
+    else:
+        origin, keys = note.checkpoint.origin, tuple(f"{each.name}+{each.key_id.hex()}" for each in note.signatures)
+    return UnknownCheckpoint(data.organization_id, data.log, raw.partition, raw.offset, origin, keys)
+
+
 def every_published_checkpoint(settings: Settings, keys: Sequence[VerifierKey]) -> FoundCheckpoints:
     """All checkpoints that the topic holds. Raises KafkaException if the broker does not respond."""
     with TopicReader(settings) as reader:
         chunks = reader.read(reader.spans([Topic.LIFECYCLE]))
         found = [published_checkpoints([raw for _, raw in chunk], keys) for chunk in chunks]
-    return FoundCheckpoints([one for each in found for one in each.signed], sum(each.ignored for each in found))
+    return FoundCheckpoints([one for each in found for one in each.signed], [one for each in found for one in each.ignored])

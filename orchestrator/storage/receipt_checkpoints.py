@@ -27,6 +27,7 @@ _NOW = _SQL["now"].text()
 _ADD_KEY = _SQL["add_key"].text()
 _KEYS = _SQL["keys"].text()
 _READING = _SQL["reading"].text()
+_READ_AGAIN = _SQL["read_again"].text()
 _NOTE_READING = _SQL["note_reading"].text()
 _SIZES = _SQL["sizes"].text()
 _OWN_ROOTS = _SQL["own_roots"].text()
@@ -68,6 +69,20 @@ class Published(NamedTuple):
     note: str
 
 
+class UnknownCheckpoint(NamedTuple):
+    """A record of the lifecycle topic that says it is a checkpoint, and that no known key has signed for the log that it names.
+
+    `origin` and `keys` are what its text says; without them it is no signed text.
+    """
+
+    organization_id: str
+    log: int
+    partition: int
+    offset: int
+    origin: str | None
+    keys: Sequence[str]
+
+
 class Unsettled(NamedTuple):
     """A published checkpoint that the tables don't agree with."""
 
@@ -106,8 +121,15 @@ def store_checkpoint(connection: Connection, due: DueLog, note: str, at: datetim
 
 
 def add_key(connection: Connection, verifier: str) -> bool:
-    """Makes a public key known. Returns whether it was new."""
-    return connection.execute(_ADD_KEY, {"verifier": verifier}).one_or_none() is not None
+    """Makes a public key known. Returns whether it was new. Waits for the notary's transaction.
+
+    Checkpoints that the key has signed may be on the topic already, and were ignored. So the whole topic is compared again.
+    """
+    take_turn(connection)
+    is_new = connection.execute(_ADD_KEY, {"verifier": verifier}).one_or_none() is not None
+    if is_new:
+        connection.execute(_READ_AGAIN)
+    return is_new
 
 
 def known_keys(connection: Connection) -> Sequence[str]:

@@ -30,7 +30,7 @@ from orchestrator.storage.receipt_appending import (
     split_hashes,
     unpacked_leaves,
 )
-from orchestrator.storage.receipt_checkpoints import Published, read_keys
+from orchestrator.storage.receipt_checkpoints import Published, UnknownCheckpoint, read_keys
 from orchestrator.storage.statements import read_statements
 from schemas.api.receipts import LeafResponse
 
@@ -65,6 +65,7 @@ class Tampering(StrEnum):
     HASH_CHANGED = "hash_changed"
     CHECKPOINT_CHANGED = "checkpoint_changed"
     TWO_HEADS = "two_heads"
+    UNKNOWN_SIGNER = "unknown_signer"
     AUDIT_CHANGED = "audit_changed"
     AUDIT_REMOVED = "audit_removed"
     AUDIT_ADDED = "audit_added"
@@ -112,6 +113,25 @@ class _Tree:
         for _, left in reversed(self.tops[:-1]):
             result = node_hash(left, result)
         return result
+
+
+def unknown_signers(unknown: Sequence[UnknownCheckpoint], organization_id: str | None = None) -> Sequence[AuditFinding]:
+    """A finding for each checkpoint on the topic that no known key has signed.
+
+    Somebody who rewrites a whole log under a key of their own has to remove the true key from the database. Then these are the true ones.
+    """
+    return [
+        AuditFinding(Tampering.UNKNOWN_SIGNER, each.organization_id, each.log, _described(each))
+        for each in unknown
+        if organization_id in (None, each.organization_id)
+    ]
+
+
+def _described(unknown: UnknownCheckpoint) -> str:
+    place = f"the topic has a record at partition {unknown.partition}, offset {unknown.offset}"
+    if unknown.origin is None:
+        return f"{place}, that says it is a checkpoint and is no signed text"
+    return f"{place}, with a checkpoint of {unknown.origin} under {', '.join(unknown.keys)}, which no known key has signed for this log"
 
 
 def audit_logs(

@@ -1,16 +1,21 @@
 """Rows 68 and 69 of the fault catalogue: the log has each audit row once, in an order that never changes, and no published log is forked."""
 
+import json
 import threading
 from datetime import UTC, date, datetime
 from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
+from typer.testing import CliRunner, Result
 
-from consumers.notary import appending
+from cli.main import app
+from cli.terminal.failures import ExitCode
+from consumers.notary import appending, published
 from consumers.notary.notary import Notary
-from consumers.notary.published import every_published_checkpoint
+from consumers.notary.published import compare_topic, every_published_checkpoint
 from consumers.reading import topic_reader
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action
@@ -22,9 +27,17 @@ from orchestrator.receipts.leaf import person_hash
 from orchestrator.receipts.merkle import root
 from orchestrator.storage.blame import sqlstate
 from orchestrator.storage.receipt_appending import behind_s, forget_person, take_turn, try_turn
-from orchestrator.storage.receipt_checkpoints import LogAgreesError, PublishedState, begin_again, unsettled_checkpoints
+from orchestrator.storage.receipt_checkpoints import (
+    LogAgreesError,
+    PublishedState,
+    add_key,
+    begin_again,
+    note_reading,
+    read_up_to,
+    unsettled_checkpoints,
+)
 from orchestrator.storage.receipt_reading import StoredHashes
-from orchestrator.verification.receipts import Tampering, audit_logs
+from orchestrator.verification.receipts import Tampering, audit_logs, unknown_signers
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned, checkpoint_signed
@@ -380,8 +393,8 @@ def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed
         restoring.register(len(leaves(engine)) + 1)
     assert [each.checkpoint.size for each in checkpoints(engine)] == [2]
     with engine.begin() as connection:
-        [(published, state)] = unsettled_checkpoints(connection)
-        assert (published.size, state) == (4, PublishedState.FORKED)
+        [(head, state)] = unsettled_checkpoints(connection)
+        assert (head.size, state) == (4, PublishedState.FORKED)
         begin_again(connection, ORGANIZATION, name=ORIGIN, reason="restored")
     restoring.notary.turn()
     assert restoring.notary.health.failing is None
@@ -427,10 +440,12 @@ def test_row_69_a_checkpoint_that_no_known_key_has_signed_stops_nobody(
     assert [each.checkpoint.size for each in checkpoints(restoring.engine)] == [2, 4]
     assert metrics.RECEIPT_CHECKPOINTS_IGNORED._value.get() - before == len(forgeries)
     assert len(logged(caplog, Action.CHECKPOINT_IGNORED)) == len(forgeries)
-    # The audit ignores them too. What a known key has signed counts, also a false one.
+    # The audit does not compare them either, and names them. What a known key has signed counts, also a false one.
     signed, ignored = every_published_checkpoint(restoring.settings, [KEY.verifier])
-    assert ([each.size for each in signed], ignored) == ([2], len(forgeries))
+    assert ([each.size for each in signed], len(ignored)) == ([2], len(forgeries))
     assert audit_logs(restoring.engine, signed)[1] == []
+    assert {each.kind for each in unknown_signers(ignored)} == {Tampering.UNKNOWN_SIGNER}
+    assert unknown_signers(ignored, "another") == []
     restoring.publisher.publish([forged(KEY)])
     notary(restoring.settings, restoring.engine).turn()
     with restoring.engine.begin() as connection:
@@ -445,9 +460,110 @@ def test_row_69_checkpoints_of_a_key_that_was_replaced_count(restoring: Restorin
     rotated = Notary(signing(restoring.settings, receipts_signing_key=replacing.secret_text()), restoring.engine)
     rotated.turn()
     with restoring.engine.begin() as connection:
-        [(published, state)] = unsettled_checkpoints(connection)
-    assert (published.size, state) == (4, PublishedState.AHEAD)
+        [(head, state)] = unsettled_checkpoints(connection)
+    assert (head.size, state) == (4, PublishedState.AHEAD)
     assert rotated.health.failing is not None
+
+
+REPLACING = SigningKey(ORIGIN, b"\x09" * 32)
+
+
+def restored_before_the_rotation(restoring: Restoring) -> None:
+    """The present key signs four records; the copy is of before it was known. A notary that has the old key reads the topic."""
+    restoring.notary = rotated(restoring)
+    restoring.restore_before(3)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("DELETE FROM orchestrator.receipt_key WHERE verifier = :key"), {"key": str(REPLACING.verifier)})
+        connection.execute(
+            text(
+                "UPDATE registration.audit SET at = at + interval '1 s' WHERE audit_id > 1 + (SELECT min(audit_id) FROM registration.audit)"
+            )
+        )
+    with restoring.engine.begin() as connection:
+        add_key(connection, str(KEY.verifier))
+    assert compare_topic(restoring.settings, restoring.engine) == 1, "only that of the old key"
+
+
+def rotated(restoring: Restoring) -> Notary:
+    return Notary(signing(restoring.settings, receipts_signing_key=REPLACING.secret_text()), restoring.engine)
+
+
+def contradicted(restoring: Restoring) -> list[tuple[int, PublishedState]]:
+    with restoring.engine.begin() as connection:
+        return [(each.published.size, each.state) for each in unsettled_checkpoints(connection)]
+
+
+def test_row_69_checkpoints_that_were_read_before_their_key_was_known_count(restoring: Restoring) -> None:
+    restored_before_the_rotation(restoring)
+    rotated(restoring).turn()
+    assert contradicted(restoring) == [(4, PublishedState.FORKED)]
+    assert [each.checkpoint.size for each in checkpoints(restoring.engine)] == [2]
+
+
+def test_row_69_checkpoints_count_although_their_key_becomes_known_while_they_are_read(
+    restoring: Restoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored_before_the_rotation(restoring)
+    run_again = published.published_checkpoints
+
+    def announced(*given: Any) -> published.FoundCheckpoints:
+        with restoring.engine.begin() as connection:
+            add_key(connection, str(REPLACING.verifier))
+        return run_again(*given)
+
+    with restoring.engine.begin() as connection:
+        note_reading(connection, dict.fromkeys(read_up_to(connection), 0))
+    monkeypatch.setattr(published, "published_checkpoints", announced)
+    assert compare_topic(restoring.settings, restoring.engine) == 1
+    monkeypatch.undo()
+    compare_topic(restoring.settings, restoring.engine)
+    assert contradicted(restoring) == [(4, PublishedState.AHEAD)]
+
+
+def test_row_69_a_key_that_is_added_by_hand_makes_its_checkpoints_count(restoring: Restoring) -> None:
+    restored_before_the_rotation(restoring)
+    added = bulkreg(restoring.settings, "keys", "add", str(REPLACING.verifier))
+    assert (added.exit_code, json.loads(added.stdout)["is_new"]) == (0, True)
+    assert not json.loads(bulkreg(restoring.settings, "keys", "add", str(REPLACING.verifier)).stdout)["is_new"]
+    assert bulkreg(restoring.settings, "keys", "add", "no key").exit_code == ExitCode.BAD_INPUT
+    restoring.notary.turn()
+    assert contradicted(restoring) == [(4, PublishedState.FORKED)]
+
+
+def test_an_audit_of_a_log_that_was_signed_again_under_another_key_names_the_true_checkpoints(restoring: Restoring) -> None:
+    """Somebody with the owner's rights changes a record, removes the key and every checkpoint, and signs everything with a key of their own."""
+    stranger = Notary(signing(restoring.settings, receipts_signing_key=REPLACING.secret_text()), restoring.engine)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("UPDATE registration.audit SET at = at + interval '1 s'"))
+        connection.execute(text("UPDATE registration.activity SET created_at = created_at + interval '1 s'"))
+        for table in ("log", "run", "batch", "node", "checkpoint", "published", "key", "reading"):
+            connection.execute(text(f"DELETE FROM orchestrator.receipt_{table}"))
+        connection.execute(text("UPDATE orchestrator.receipt_cursor SET appended_through = 0"))
+    stranger.turn()
+    assert len(leaves(restoring.engine)) == 2
+    audited = bulkreg(restoring.settings, "receipts", "audit")
+    [finding] = json.loads(audited.stdout)["findings"]
+    assert (audited.exit_code, finding["kind"]) == (ExitCode.SOME_FAILED, Tampering.UNKNOWN_SIGNER)
+    for part in ("partition ", "offset ", f"{ORIGIN}/{ORGANIZATION}", f"{ORIGIN}+{KEY.verifier.key_id.hex()}"):
+        assert part in finding["detail"]
+    # With the true key, from the settings or as an option, it is compared.
+    for known in (
+        bulkreg(restoring.settings, "receipts", "audit", "--key", str(KEY.verifier)),
+        bulkreg(restoring.settings, "receipts", "audit", signing_key=KEY),
+    ):
+        assert [each["kind"] for each in json.loads(known.stdout)["findings"]] == [Tampering.TWO_HEADS]
+
+
+def bulkreg(settings: Settings, *arguments: str, signing_key: SigningKey | None = None) -> Result:
+    environment = {
+        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
+        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
+        "BULKREG_RECEIPTS_SIGNING_KEY": None if signing_key is None else signing_key.secret_text(),
+        "BULKREG_RECEIPTS_ORIGIN": ORIGIN,
+        "BULKREG_HOME": None,
+    }
+    return CliRunner().invoke(app, [*arguments, "--json"], env=environment)
 
 
 def test_row_69_the_topic_is_asked_again_when_the_database_was_replaced(restoring: Restoring) -> None:

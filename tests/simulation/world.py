@@ -514,7 +514,7 @@ class World:
             for record in self.broker.stored(Topic.LIFECYCLE)
         ]
         published, ignored = published_checkpoints(records, [_KEY.verifier])
-        assert not ignored, f"{ignored} checkpoints on the topic are not ours"
+        assert not ignored, f"{len(ignored)} checkpoints on the topic are not ours"
         leaves, differing = audit_logs(self.database.looking, published)
         assert not differing, f"the logs of receipts differ: {differing}"
         audits, unsigned = self.database.looker.execute(_AUDITED).one()

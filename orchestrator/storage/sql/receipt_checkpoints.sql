@@ -41,6 +41,10 @@ SELECT verifier FROM orchestrator.receipt_key ORDER BY added_at DESC, verifier;
 -- How far the checkpoints on the lifecycle topic were compared.
 SELECT partition, next_offset FROM orchestrator.receipt_reading;
 
+-- name: read_again
+-- Sets it back to the beginning of the topic. Writes the few rows of the table.
+UPDATE orchestrator.receipt_reading SET next_offset = 0;
+
 -- name: note_reading
 -- parameters: partitions integer[], next_offsets bigint[]
 -- Stores how far they were compared.
