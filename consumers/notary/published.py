@@ -116,10 +116,9 @@ def _unknown(raw: RawRecord, data: CheckpointSigned) -> UnknownCheckpoint:
     try:
         note = SignedCheckpoint.parse(data.checkpoint)
     except BadCheckpointError:
-        origin, keys = None, ()
-    else:
-        origin, keys = note.checkpoint.origin, tuple(f"{each.name}+{each.key_id.hex()}" for each in note.signatures)
-    return UnknownCheckpoint(data.organization_id, data.log, raw.partition, raw.offset, origin, keys)
+        return UnknownCheckpoint(data.organization_id, data.log, raw.partition, raw.offset, None, ())
+    keys = [f"{each.name}+{each.key_id.hex()}" for each in note.signatures]
+    return UnknownCheckpoint(data.organization_id, data.log, raw.partition, raw.offset, note.checkpoint.origin, keys)
 
 
 def every_published_checkpoint(settings: Settings, keys: Sequence[VerifierKey]) -> FoundCheckpoints:
