@@ -22,7 +22,14 @@ from orchestrator.process.failpoints import Failpoint
 from orchestrator.storage import arrays
 from orchestrator.storage.database import transact
 from orchestrator.storage.notes import NotesOf, erase_notes_of, touch_batches
-from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, ForgottenPeople, read_forgotten, remember_forgotten
+from orchestrator.storage.people import (
+    ForgettingKey,
+    ForgettingKeyError,
+    ForgottenPeople,
+    read_forgotten,
+    remember_forgotten,
+    spellings,
+)
 from orchestrator.storage.receipt_appending import forget_person
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.statements import read_statements
@@ -327,7 +334,7 @@ def _json(value: Any) -> str:
 
 def _spellings(mentor_id: str, name: str | None) -> list[str]:
     """What may be in the tables, as text and as JSON. A server without a locale only changes the case of ASCII letters."""
-    words = [mentor_id, *([name] if name else [])]
+    words = spellings([mentor_id, *([name] if name else [])])
     cased = [spelling for word in words for spelling in (word, word.lower(), word.upper(), word.title())]
     return [*cased, *(_json(word)[1:-1] for word in cased)]
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+from unicodedata import combining, normalize
 
 from sqlalchemy import Connection
 
 from orchestrator.process.settings import Settings
-from orchestrator.storage.quantities import is_of_quantity
+from orchestrator.storage.quantities import Quantities
 from orchestrator.storage.statements import read_statements
 
 _SQL = read_statements("orchestrator/storage/sql/people.sql")
@@ -32,6 +33,11 @@ _OF_NOBODY = frozenset(
     }
 )
 """The fields of JSON that name no person. An id like 2026 also stands in dates, and in ids of other things."""
+
+
+def spellings(words: Iterable[str]) -> list[str]:
+    """The words as they are, composed and decomposed: other programs write é as one character or as two."""
+    return list(dict.fromkeys(each for word in words for each in (word, normalize("NFC", word), normalize("NFD", word))))
 
 
 class ForgettingKeyError(Exception):
@@ -74,7 +80,7 @@ class ForgettingKey:
 
     def words(self, organization_id: str, mentor_id: str, name: str | None) -> list[Word]:
         """What a person is recognized by. A name of one word is not searched for: it may be an everyday word."""
-        texts = [mentor_id, *([name] if name is not None and " " in name.strip() else [])]
+        texts = spellings([mentor_id, *([name] if name is not None and " " in name.strip() else [])])
         return [
             Word(self.id_hash(organization_id, mentor_id), True, len(mentor_id)),
             *(Word(self.text_hash(organization_id, text), False, len(text)) for text in texts),
@@ -128,6 +134,7 @@ class ForgottenPeople:
             return text
         ends = [place for place in range(len(text) + 1) if _is_boundary(text, place)]
         boundaries = set(ends)
+        quantities = Quantities(text)
         written: list[str] = []
         done = 0
         for start in ends:
@@ -139,7 +146,7 @@ class ForgottenPeople:
                 if end not in boundaries:
                     continue
                 pseudonym = organization.texts[length].get(self._key.text_hash(organization_id, text[start:end]))
-                if pseudonym is not None and not is_of_quantity(text, start, end):
+                if pseudonym is not None and not quantities.have(start, end):
                     written += [text[done:start], pseudonym]
                     done = end
                     break
@@ -163,8 +170,14 @@ class ForgottenPeople:
 
 
 def _is_boundary(text: str, place: int) -> bool:
-    """Whether a word may begin or end here: not between two letters or digits."""
-    return place in (0, len(text)) or not (text[place - 1].isalnum() and text[place].isalnum())
+    """Whether a word may begin or end here: not between two letters or digits, nor before an accent of its own."""
+    if place in (0, len(text)):
+        return True
+    return not (_is_of_word(text[place - 1]) and _is_of_word(text[place]))
+
+
+def _is_of_word(character: str) -> bool:
+    return character.isalnum() or combining(character) != 0
 
 
 def read_forgotten(connection: Connection, key: ForgettingKey | None) -> ForgottenPeople:

@@ -4,7 +4,10 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from re import _parser  # type: ignore[attr-defined]
+from typing import Any, Literal
+from unicodedata import normalize
+from unittest.mock import Mock
 from uuid import uuid4
 
 import orjson
@@ -31,6 +34,7 @@ from orchestrator.process.failpoints import Failpoint, InjectedError, failpoints
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted
 from orchestrator.replay.rebuild import Replay
+from orchestrator.storage import quantities
 from orchestrator.storage.database import transact
 from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, ForgottenPeople
 from orchestrator.verification.receipts import Tampering, audit_logs
@@ -319,6 +323,24 @@ def test_an_id_that_is_a_number_is_not_replaced_in_dates_ids_and_counts(
     assert verify(pipeline.engine, settings).breaches == []
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_however_its_letters_are_composed(
+    pipeline: RecordingPipeline, owner: Engine, form: Literal["NFC", "NFD"]
+) -> None:
+    composed, decomposed = normalize("NFC", NAME), normalize("NFD", NAME)
+    batch_id = pipeline.submit([item("mentor-1")])
+    pipeline.drain()
+    with owner.begin() as connection:
+        names = {"name": normalize(form, NAME), "id": PERSON, "label": f"{composed}, {decomposed.upper()}", "batch_id": batch_id}
+        connection.execute(text("UPDATE registration.mentor SET name = :name WHERE mentor_id = :id"), names)
+        connection.execute(text("UPDATE orchestrator.batch SET label = :label WHERE batch_id = :batch_id"), names)
+    pseudonym = forget(pipeline)
+    assert named_in(owner, composed, decomposed) == set()
+    with owner.connect() as connection:
+        label = connection.scalar(text("SELECT label FROM orchestrator.batch WHERE batch_id = :id"), {"id": batch_id})
+    assert label == f"{pseudonym}, {pseudonym}"
+
+
 def test_it_waits_for_a_batch_that_began_before(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
     asked = ask(pipeline)
     assert ask(pipeline).forgetting_id == asked.forgetting_id, "the request is open"
@@ -507,6 +529,8 @@ PEOPLE = ForgottenPeople(KEY, [("org", word, "P") for word in KEY.words("org", "
         ("m-12, xm-1, m-1x", "m-12, xm-1, m-1x"),
         ("(m-1)m-1", "(P)P"),
         ("with ÅSE BØ today", "with P today"),
+        ("with A\N{COMBINING RING ABOVE}se Bø", "with P"),
+        ("m-1\N{COMBINING ACUTE ACCENT}", "m-1\N{COMBINING ACUTE ACCENT}"),
         ("åse", "åse"),
         ("", ""),
     ],
@@ -529,16 +553,56 @@ NUMBERS = ForgottenPeople(KEY, [("org", word, "P") for number in NUMERIC_IDS for
         ("#482 (12) 90: ill", "#P (P) P: ill"),
         ("90 minutes with 90", "90 minutes with P"),
         ("12 came in 2026", "P came in P"),
+        # In doubt it is the person's: initials, other words that are units or months, lists, and what is no date.
+        *((given, given.replace("12", "P")) for given in ("12 M. Hansen", "12 T Berg", "12 s", "12 may not come", "12. May I ask", "12 Jan")),
+        *((given, given.replace("12", "P")) for given in ("ids: 7,12,19", "12/13", "12:75", "mentor-12", "Mentor_12", "mentor 12 min")),
         # Longer ids, and numbers that are joined.
-        *((kept, kept) for kept in ("4821", "x12", "team-12", "12-b", "mentor_482", "12.5", "90/60", "10:12", "12'000", "0.12")),
+        *((kept, kept) for kept in ("4821", "x12", "team-12", "12-b", "mentor-482-b", "12.5", "12,5", "10:12", "12'000", "0.12")),
         # Quantities and amounts.
         *((kept, kept) for kept in ("90 min", "90min", "90 minutter", "12 %", "1 482 kr", "kr 482", "€90", "12\N{NO-BREAK SPACE}km")),
-        # Dates.
+        *((kept, kept) for kept in ("12 482,90 kr", "2 h", "tlf 90 12 34 56")),
+        # Dates and times.
         *((kept, kept) for kept in ("2026-12-12", "12.12.2026", "12/12", "12 March 2026", "March 2026", "12. mars", "December 12, 2026")),
+        *((kept, kept) for kept in ("12.mars", "12 og 13. mars", "12. mai", "12 may 2026", "uke 12", "kl 12", "Q1 2026", "2025/2026")),
     ],
 )  # fmt: skip
 def test_an_id_that_is_a_number_is_replaced_where_it_stands_alone(given: str, wanted: str) -> None:
     assert NUMBERS.text("org", given) == wanted
+
+
+def test_a_long_text_is_searched_for_quantities_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes have up to 10,000 characters, and are searched while the locks of batches are held."""
+    given = "12 min, 12 came " * 600
+    searched = Mock(wraps=quantities._QUANTITY)
+    monkeypatch.setattr(quantities, "_QUANTITY", searched)
+    assert NUMBERS.text("org", given) == "12 min, P came " * 600
+    assert searched.finditer.call_count == 1
+    NUMBERS.text("org", "nobody, and 7 min")
+    assert searched.finditer.call_count == 1, "a text without a hit is not searched"
+
+
+def test_what_a_quantity_is_costs_time_in_proportion_to_the_text() -> None:
+    """Each alternative begins where a word begins, and gives back nothing that it repeats without a bound."""
+
+    def repeats(parsed: Any) -> Iterator[tuple[Any, Any]]:
+        for operation, argument in parsed:
+            yield operation, argument
+            for inner in argument if isinstance(argument, tuple | list) else ():
+                if isinstance(inner, _parser.SubPattern):
+                    yield from repeats(inner)
+                elif isinstance(inner, list):
+                    for branch in inner:
+                        yield from repeats(branch) if isinstance(branch, _parser.SubPattern) else ()
+
+    [(operation, (_, branches))] = _parser.parse(quantities._QUANTITY.pattern, re.IGNORECASE)
+    assert (str(operation), len(branches) > 10) == ("BRANCH", True)
+    for branch in branches:
+        first, (direction, _) = branch[0]
+        assert (str(first), direction) == ("ASSERT_NOT", -1), branch
+    found = list(repeats(_parser.parse(quantities._QUANTITY.pattern, re.IGNORECASE)))
+    assert {str(operation) for operation, _ in found} >= {"POSSESSIVE_REPEAT", "MAX_REPEAT"}
+    unbounded = [argument for operation, argument in found if str(operation) in ("MAX_REPEAT", "MIN_REPEAT") and argument[1] > 10]
+    assert unbounded == []
 
 
 def test_an_id_in_json_is_a_whole() -> None:
