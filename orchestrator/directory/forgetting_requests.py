@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row
 from orchestrator.batches.errors import ConflictError, ForbiddenError, NotFoundError
 from orchestrator.batches.model import Actor, Role
 from orchestrator.directory.files import CLOSED_ROLE
+from orchestrator.directory.known_people import is_known
 from orchestrator.storage.people import ForgettingKey, read_forgotten
 from orchestrator.storage.statements import read_statements
 
@@ -21,7 +22,6 @@ _OPEN = _SQL["open"].text()
 _FIND = _SQL["find"].text()
 _RUNS = _SQL["runs"].text()
 _COORDINATES = _SQL["coordinates"].text()
-_STANDS = _SQL["stands"].text()
 
 _MAY_FORGET = frozenset({Role.ADMIN, Role.SERVICE})
 _MAY_LOOK = _MAY_FORGET | {Role.AUDITOR}
@@ -57,6 +57,9 @@ class ForgettingRequests:
             detail = "This id is your own, and says in the audit what you did. Another administrator has to ask for it."
             raise ForbiddenError("role_may_not", detail)
         person = {"organization_id": actor.organization_id, "mentor_id": mentor_id}
+        # Somebody who is being forgotten is soon in no table any more.
+        if (being_forgotten := self._connection.execute(_OPEN, person).one_or_none()) is not None:
+            return _view(being_forgotten)
         if self._connection.execute(_COORDINATES, {**person, "closed": CLOSED_ROLE}).scalar_one():
             detail = "This id is also a coordinator's. Close the coordinator first (bulkreg directory import --prune)."
             raise ConflictError("mentor_coordinates", detail)
@@ -66,7 +69,7 @@ class ForgettingRequests:
         if not self._is_known(person, key):
             # The word is not quoted: it may be a name.
             detail = (
-                "Nobody has this id: no mentor in the directory, and no item, activity or edit. Check the spelling, also capital letters; "
+                "Nobody has this id: no mentor in the directory, and no record, edit or request. Check the spelling, also capital letters; "
                 "somebody who was forgotten is not known any more."
             )
             raise ConflictError("mentor_unknown", detail)
@@ -80,7 +83,7 @@ class ForgettingRequests:
 
     def _is_known(self, person: Mapping[str, str], key: ForgettingKey | None) -> bool:
         """Whether the id is a person's. Otherwise a typing mistake would erase the word from every text, and be recorded as an erasure."""
-        if self._connection.execute(_STANDS, person).scalar_one():
+        if is_known(self._connection, person["organization_id"], person["mentor_id"]):
             return True
         return (
             key is not None

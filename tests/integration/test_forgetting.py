@@ -1,10 +1,10 @@
 """Forgetting a person: name and notes are erased, and the id is replaced by a pseudonym everywhere (docs/decisions/0045-forgetting.md)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from re import _parser  # type: ignore[attr-defined]
+from re import _parser
 from typing import Any, Literal
 from unicodedata import normalize
 from unittest.mock import Mock
@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import orjson
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 
 from consumers.upkeep.observer import ProductObserver
 from consumers.upkeep.purger import PurgePolicy, Purger
@@ -29,6 +29,7 @@ from orchestrator.directory.files import read_directory
 from orchestrator.directory.forgetting import Forgetter, Forgot
 from orchestrator.directory.forgetting_requests import ForgettingRequests, ForgettingView
 from orchestrator.directory.importing import ImportReport, import_directory
+from orchestrator.directory.known_people import is_known
 from orchestrator.directory.person_columns import TABLES, Holds
 from orchestrator.process.failpoints import Failpoint, InjectedError, failpoints
 from orchestrator.process.settings import Settings
@@ -74,6 +75,9 @@ def owner(settings: Settings) -> Iterator[Engine]:
     engine = create_engine(settings.owner_url)
     yield engine
     engine.dispose()
+
+
+OPERATOR = Actor(ORGANIZATION, "operator", ADMIN.role, channel="operator")
 
 
 def ask(pipeline: Pipeline, mentor_id: str = PERSON, *, actor: Actor = ADMIN) -> ForgettingView:
@@ -425,6 +429,74 @@ def test_an_id_that_only_a_record_has_is_somebodys(pipeline: RecordingPipeline, 
         case "a log":
             run(owner, f"INSERT INTO orchestrator.receipt_salt VALUES ('{ORGANIZATION}', '{left}', sha256('salt'))")
     assert ask(pipeline, left).pseudonym is None
+
+
+def test_an_id_that_stands_in_any_column_which_forgetting_searches_is_somebodys(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    """A row is made up for each column that may have a person's id, with nothing else in it."""
+    left = "left-1"
+    columns = [
+        (name, column, f"ARRAY['{left}']" if holds is Holds.IDS else f"'{left}'")
+        for name, table in TABLES.items()
+        for column, holds in table.columns.items()
+        if holds in (Holds.ID, Holds.ROW, Holds.IDS, Holds.SALT)
+    ]
+    unknown = []
+    with owner.connect() as connection:
+        for name, column, value in columns:
+            with connection.begin_nested() as savepoint:
+                assert not is_known(connection, ORGANIZATION, left)
+                insert_anything(connection, name, {"organization_id": f"'{ORGANIZATION}'", column: value})
+                unknown += [] if is_known(connection, ORGANIZATION, left) else [(name, column)]
+                assert not is_known(connection, "another", left)
+                savepoint.rollback()
+    assert (len(columns) > 25, unknown) == (True, [])
+
+
+def insert_anything(connection: Connection, name: str, values: Mapping[str, str]) -> None:
+    """Inserts a row with these values, and something of the right type in every other column that needs one."""
+    found = text("SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(:name) AND contype IN ('c', 'f')")
+    for constraint in connection.execute(found, {"name": name}).scalars().all():
+        connection.execute(text(f"ALTER TABLE {name} DROP CONSTRAINT {constraint}"))
+    needed = text(
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0"
+        " AND attnotnull AND NOT atthasdef AND attidentity = '' AND attgenerated = '' AND NOT attisdropped"
+    )
+    made_up = {
+        "text": "''", "uuid": "gen_random_uuid()", "jsonb": "'{}'", "bytea": "''", "boolean": "false", "date": "now()",
+        "timestamp with time zone": "now()", "smallint": "1", "integer": "1", "bigint": "1", "text[]": "'{}'",
+    }  # fmt: skip
+    row = {**{each.attname: made_up[each.format_type] for each in connection.execute(needed, {"name": name})}, **values}
+    connection.execute(text(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({', '.join(row.values())})"))
+
+
+def test_what_the_product_does_itself_makes_nobody_of_its_names(pipeline: RecordingPipeline, owner: Engine) -> None:
+    pipeline.submit([item(PERSON, notes=NOTE)])
+    pipeline.drain()
+    transact(pipeline.engine, lambda connection: ForgettingRequests(connection).ask(OPERATOR, PERSON))
+    assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, "operator", "forgetting") >= {"registration.forgetting", "registration.notes_erasure"}
+    for word in ("operator", "forgetting"):
+        with pytest.raises(ConflictError) as refused:
+            ask(pipeline, word)
+        assert refused.value.code == "mentor_unknown"
+
+
+def test_asking_again_returns_the_request_until_it_is_done(pipeline: RecordingPipeline) -> None:
+    """Halfway, no table has the person's id any more."""
+    pipeline.submit([item(PERSON)])
+    pipeline.drain()
+    first = ask(pipeline)
+    steps = 0
+    while not forgetter().work(pipeline.engine, max_steps=1).people:
+        steps += 1
+        again = ask(pipeline)
+        assert (again.forgetting_id, again.done_at) == (first.forgetting_id, None)
+    assert steps > 3
+    with pytest.raises(ConflictError) as refused:
+        ask(pipeline)
+    assert refused.value.code == "mentor_unknown"
 
 
 def test_another_organizations_person_with_this_id_stays(pipeline: RecordingPipeline, owner: Engine) -> None:
