@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -120,6 +121,8 @@ class Forgetting:
     outcome: Ending
     receipt: bytes | None = None
     """The receipt of the batch from before; None if there was none."""
+    unknown_at: datetime | None = None
+    """When the reply was that nobody has the id."""
 
 
 @dataclass(frozen=True, slots=True)

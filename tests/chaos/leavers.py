@@ -82,7 +82,8 @@ class Farewell:
         kept = orjson.dumps(receipt.document) if receipt.outcome is Ending.OK else None
         # An earlier request of ours was carried out, if nobody knows the person any more.
         outcome = Ending.OK if is_known_no_more else asked.outcome
-        self._history.forgettings.append(Forgetting(person, number, submission.label, outcome, kept))
+        unknown_at = datetime.now(UTC) if is_known_no_more else None
+        self._history.forgettings.append(Forgetting(person, number, submission.label, outcome, kept, unknown_at))
 
     async def _submit(self, person: str, number: int) -> tuple[Submission, str | None]:
         """A record, a failed item, and another mentor's item whose notes name the person."""
@@ -179,7 +180,9 @@ def with_their_ids(batches: Iterable[BatchRow], pseudonyms: Mapping[str, str]) -
 def forgetting_findings(cluster: Cluster, history: History, pseudonyms: Mapping[str, str], folder: Path) -> Iterator[Finding]:
     """Who was forgotten, and is named: in a table, or in a record that was written afterwards. Receipts from before still hold."""
     yield from left_findings(history, read_named(cluster.postgres_url))
-    yield from left_findings(history, _named_later(cluster.settings, read_done(cluster.postgres_url, history, pseudonyms)))
+    done = read_done(cluster.postgres_url, history, pseudonyms)
+    yield from left_findings(history, _named_later(cluster.settings, done))
+    yield from hasty_findings(history, done)
     keys = published_keys(cluster)
     for each in [each for each in history.forgettings if each.receipt is not None][:CHECKED]:
         answer = verified(each.receipt or b"", keys, folder / "before.json")
@@ -192,6 +195,14 @@ def left_findings(history: History, named: Mapping[int, Set[str]]) -> Iterator[F
     for each in history.forgettings:
         if each.outcome is Ending.OK and (places := named.get(each.number)):
             yield Finding(Rule.FORGOTTEN_LEFT, each.label, f"{each.mentor_id} is named in {', '.join(sorted(places))}")
+
+
+def hasty_findings(history: History, done: Mapping[int, datetime]) -> Iterator[Finding]:
+    """Who was said to be nobody while the request was still open. It has to be returned as long as it is."""
+    for each in history.forgettings:
+        at = each.unknown_at
+        if at is not None and each.number in done and done[each.number] > at + timedelta(seconds=CLOCKS_S):
+            yield Finding(Rule.FORGOTTEN_LEFT, each.label, f"{each.mentor_id} was said to be unknown before the request was done")
 
 
 def read_named(url: str) -> Mapping[int, Set[str]]:

@@ -4,6 +4,7 @@ rule."""
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.chaos.history import (
     Values,
 )
 from tests.chaos.judge import Rule, Verdict, judge
-from tests.chaos.leavers import left_findings, with_their_ids
+from tests.chaos.leavers import CLOCKS_S, hasty_findings, left_findings, with_their_ids
 from tests.chaos.monitor import Sample, leaks
 from tests.chaos.notes import NotedItem, note_findings
 from tests.chaos.receipts import Receipt, log_findings, receipt_findings
@@ -693,6 +694,14 @@ def test_nobody_is_named_who_was_forgotten(outcome: Ending, named: dict[int, set
     history = History()
     history.forgettings.append(Forgetting("leaver-7", 7, "a", outcome))
     assert [each.rule for each in left_findings(history, named)] == found
+
+
+@pytest.mark.parametrize(("done_s", "found"), [(None, []), (60, [Rule.FORGOTTEN_LEFT]), (-60, []), (CLOCKS_S / 2, [])])
+def test_nobody_is_unknown_before_the_request_is_done(done_s: float | None, found: Sequence[Rule]) -> None:
+    history, at = History(), datetime.now(UTC)
+    history.forgettings += [Forgetting("leaver-7", 7, "a", Ending.OK, unknown_at=at), Forgetting("leaver-8", 8, "b", Ending.OK)]
+    done = {} if done_s is None else {7: at + timedelta(seconds=done_s)}
+    assert [each.rule for each in hasty_findings(history, done)] == found
 
 
 def test_the_records_of_people_who_were_forgotten_are_judged_by_what_was_submitted() -> None:
