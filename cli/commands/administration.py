@@ -151,6 +151,12 @@ def register(app: typer.Typer) -> None:
         output: Output,
         org: Annotated[str, typer.Option("--org", help="The mentor's organization.")],
         mentor: Annotated[str, typer.Option("--mentor", help="The mentor's id.")],
+        also_unknown: Annotated[
+            bool,
+            typer.Option(
+                "--also-unknown", help="Also if nobody has the id here: an import will leave the person out. After a restore."
+            ),
+        ] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. Needed without a terminal.")] = False,
     ) -> ExitCode:
         """Forget a mentor: erase name and notes, and replace the id by a pseudonym everywhere. The records remain, with the same sums.
@@ -179,7 +185,12 @@ def register(app: typer.Typer) -> None:
         forgetter = Forgetter(key, failpoints(settings.failpoints))
         with working(output, "Forgetting"), database(settings, settings.worker_url) as engine:
             try:
-                asked = transact(engine, lambda connection: ForgettingRequests(connection).ask(actor, canonical(mentor), key=key))
+                asked = transact(
+                    engine,
+                    lambda connection: ForgettingRequests(connection).ask(
+                        actor, canonical(mentor), key=key, also_unknown=also_unknown
+                    ),
+                )
                 forgetter.work(engine)
             except (ConflictError, ForgettingKeyError) as error:
                 raise BadInputError(str(error)) from error

@@ -45,10 +45,13 @@ class ForgettingRequests:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def ask(self, actor: Actor, mentor_id: str, *, key: ForgettingKey | None = None) -> ForgettingView:
+    def ask(
+        self, actor: Actor, mentor_id: str, *, key: ForgettingKey | None = None, also_unknown: bool = False
+    ) -> ForgettingView:
         """Asks to forget a person; returns the open request if there is one. The id is in the directory, or a record has it.
 
-        With the key, somebody who was forgotten before is known too, so that texts that were written since are searched again.
+        With the key, somebody who was forgotten before is known too, so that texts that were written since are searched again. With
+        `also_unknown` nobody need have the id: a database that was restored may lack the person, whom the next import would bring back.
         Raises ForbiddenError (also for the caller's own id: nobody removes themselves from the audit), ConflictError (nobody has the id, a
         running batch has an item for the mentor, or the id is a coordinator's).
         """
@@ -66,7 +69,7 @@ class ForgettingRequests:
         if self._connection.execute(_RUNS, person).scalar_one():
             detail = "A running batch has an item for this mentor. Wait until it has finished, or cancel it."
             raise ConflictError("mentor_in_running_batch", detail)
-        if not self._is_known(person, key):
+        if not also_unknown and not self._is_known(person, key):
             # The word is not quoted: it may be a name.
             detail = (
                 "Nobody has this id: no mentor in the directory, and no record, edit or request. Check the spelling, also capital letters; "

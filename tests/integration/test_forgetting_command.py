@@ -26,6 +26,7 @@ from tests.support.revoking import revoke
 from tests.support.upstream import submitted, upstream_item
 
 PERSON, NOTE = "mentor-7", "he broke his hip"
+ABSENT = "mentor-8-who-is-in-no-table"
 KEY = "k" * 32
 
 
@@ -91,6 +92,7 @@ def test_a_person_is_forgotten_by_command_and_no_topic_names_them_after_its_rete
     assert (keyless.exit_code, "BULKREG_FORGETTING_KEY" in keyless.output) == (2, True)
     mistyped = bulkreg(settings, *forget[:-1], "with")
     assert (mistyped.exit_code, "Check the spelling" in mistyped.output) == (2, True)
+    assert document(bulkreg(settings, *forget[:-1], ABSENT, "--also-unknown"))["changed_rows"] == 0
     ran = bulkreg(settings, *forget)
     done = document(ran)
     assert done["pseudonym"].startswith("forgotten-")
@@ -99,12 +101,12 @@ def test_a_person_is_forgotten_by_command_and_no_topic_names_them_after_its_rete
     assert (again["pseudonym"], again["changed_rows"]) == (done["pseudonym"], 0)
 
     (tmp_path / "mentors.csv").write_text(
-        f"organization_id,mentor_id,name,chapter_id,active_from,active_until\n{ORGANIZATION},{PERSON},Per,chapter-1,,\n"
+        f"organization_id,mentor_id,name,chapter_id,active_from,active_until\n{ORGANIZATION},{PERSON},Per,chapter-1,,\n{ORGANIZATION},{ABSENT},Kari,chapter-1,,\n"
     )
     refused = bulkreg(settings, "directory", "import", str(tmp_path), key="x" * 32)
     assert (refused.exit_code, "another key" in refused.output) == (2, True)
     imported = bulkreg(settings, "directory", "import", str(tmp_path))
-    assert document(imported)["forgotten"] == [{"organization_id": ORGANIZATION, "id": PERSON}]
+    assert document(imported)["forgotten"] == [{"organization_id": ORGANIZATION, "id": each} for each in (PERSON, ABSENT)]
     assert f"{PERSON} was forgotten and is left out" in imported.stderr
 
     assert document(bulkreg(settings, "replay"))["differences"] == []
