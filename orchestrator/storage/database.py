@@ -13,7 +13,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_transient, spoils_pool, spoils_session
 from orchestrator.storage.connecting import open_engine
-from orchestrator.storage.prepared import gathering, preface, send_last
+from orchestrator.storage.prepared import commit, gathering, preface
 
 Returned = TypeVar("Returned")
 
@@ -75,7 +75,7 @@ class NotWritableError(Exception):
 @contextmanager
 def begin(engine: Engine) -> Iterator[Connection]:
     """A transaction that sends BEGIN with its first statement, and COMMIT together with the statements whose results nobody needs
-    (`Prepared.later`). Commits at the end of the block, and rolls back if the block raises. Raises DBAPIError.
+    (`Prepared.later`). Commits at the end of the block, and rolls back if the block raises. Raises DBAPIError and RolledBackError.
 
     For transactions of a few milliseconds, where each round trip costs both processes about as much as a statement (decision 18).
     """
@@ -83,7 +83,7 @@ def begin(engine: Engine) -> Iterator[Connection]:
         try:
             yield connection
             connection.dispatch.commit(connection)  # as `engine.begin` does
-            send_last(connection, "COMMIT")
+            commit(connection)
         except BaseException:
             _roll_back(connection)
             raise
@@ -100,8 +100,11 @@ def _roll_back(connection: Connection) -> None:
     try:
         with driver.cursor() as cursor:
             cursor.execute("ROLLBACK")
-    except DriverError:
+    except BaseException as error:
+        # The pool's own rollback does nothing, because the driver does not know of the transaction.
         connection.invalidate()
+        if not isinstance(error, DriverError):
+            raise
 
 
 def transact(

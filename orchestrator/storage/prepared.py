@@ -40,6 +40,13 @@ _WAITING = "waiting"
 _GATHERS = "gathers"
 
 
+_COMMIT = "COMMIT"
+
+
+class RolledBackError(Exception):
+    """A statement had failed, and the block went on all the same. PostgreSQL then responds to COMMIT with a rollback, and without an error."""
+
+
 @dataclass(slots=True)
 class _Session:
     """The names of the statements that a database session has prepared, and when it next checks whether to cache plans."""
@@ -154,20 +161,24 @@ def gathering(connection: Connection, sql: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # After a failure some may be left. They must not reach the session's next transaction.
-        info.pop(_WAITING, None)
-        info.pop(_GATHERS, None)
+        # After a failure some may be left. They must not reach the session's next transaction. After an invalidation, another thread may have
+        # the place in the pool, with this dictionary. It has found it empty, and what is in it now belongs to that thread.
+        if not connection.invalidated:
+            info.pop(_WAITING, None)
+            info.pop(_GATHERS, None)
 
 
-def send_last(connection: Connection, sql: str) -> None:
-    """Sends the waiting statements, and SQL that ends the transaction. Raises SQLAlchemy's DBAPIError."""
+def commit(connection: Connection) -> None:
+    """Sends the waiting statements and COMMIT. Raises SQLAlchemy's DBAPIError, and RolledBackError."""
     cursor = None
     try:
         session = connection.connection
         cursor = session.cursor()
-        cursor.execute(_joined(cursor, [*_take(session.info), (sql, {})]))
+        cursor.execute(_joined(cursor, [*_take(session.info), (_COMMIT, {})]))
     except BaseException as error:
-        _raise(connection, error, sql, {}, cursor)
+        _raise(connection, error, _COMMIT, {}, cursor)
+    if cursor.statusmessage != _COMMIT:
+        raise RolledBackError(cursor.statusmessage)
 
 
 def send_waiting(cursor: Any, info: dict[str, Any]) -> None:

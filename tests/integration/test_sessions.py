@@ -1,9 +1,11 @@
 """A database session: its limits and formats, its transactions, and the text that goes through it."""
 
+import contextlib
 import ctypes
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import psycopg2
@@ -14,11 +16,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError
 
+from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import Settings
 from orchestrator.storage import arrays
 from orchestrator.storage.connecting import forget_shell, open_engine
 from orchestrator.storage.database import ask, begin, create_database_engine, transact
-from orchestrator.storage.prepared import Prepared
+from orchestrator.storage.locks import share_batches, take_batches
+from orchestrator.storage.outcomes import command_states
+from orchestrator.storage.prepared import Prepared, RolledBackError
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -246,6 +251,58 @@ def test_a_statement_without_a_result_is_sent_before_the_next_and_at_the_latest_
         transact(one, work)
     assert transact(one, NUMBERS.scalars) == [1, 2, 3, 4, 5]
     one.dispose()
+
+
+def test_a_session_that_is_given_up_takes_nothing_from_the_next_one_in_its_place(settings: Settings) -> None:
+    one = create_database_engine(settings.worker_url, settings, connections=1, application_name="one")
+    with contextlib.ExitStack() as second_transaction:
+
+        def lose_the_session() -> Connection:
+            with contextlib.suppress(LookupError), begin(one) as first:
+                first.execute(text("SELECT 1"))
+                first.invalidate()
+                # Its place in the pool is free before its transaction has ended.
+                second = second_transaction.enter_context(begin(one))
+                second.execute(text("CREATE TEMPORARY TABLE numbers (number integer PRIMARY KEY)"))
+                ADD.later(second, {"number": 1})
+                raise LookupError
+            return second
+
+        second = lose_the_session()
+        assert second.execute(text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")).scalar_one()
+        ADD.later(second, {"number": 2})
+    assert transact(one, NUMBERS.scalars) == [1, 2]
+    one.dispose()
+
+
+def test_a_transaction_that_went_on_after_a_failed_statement_is_not_taken_for_committed(settings: Settings) -> None:
+    one = create_database_engine(settings.worker_url, settings, connections=1, application_name="one")
+    with pytest.raises(RolledBackError, match="ROLLBACK"), begin(one) as connection, pytest.raises(DataError):
+        connection.execute(text("SELECT 1 / 0"))
+    assert transact(one, lambda connection: connection.execute(text("SELECT 1")).scalar_one()) == 1
+    one.dispose()
+
+
+def test_the_time_of_decisions_is_after_the_lock_that_was_waited_for(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    key = OutcomeKey(str(batch_id), 0, 0)
+
+    def decide(connection: Connection) -> datetime | None:
+        share_batches(connection, [batch_id])
+        return command_states(connection, [key])[0]
+
+    # The statements are prepared, so that the lock and the question come with one message.
+    transact(pipeline.engine, decide)
+    with pipeline.engine.connect() as holder, ThreadPoolExecutor(1) as pool:
+        take_batches(holder, [batch_id])
+        deciding = pool.submit(transact, pipeline.engine, decide)
+        waiting = text("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory')")
+        eventually(lambda: holder.execute(waiting).scalar_one())
+        changed_at = holder.execute(text("SELECT clock_timestamp()")).scalar_one()
+        holder.commit()
+        decided_at = deciding.result(PATIENCE_S)
+        assert decided_at is not None
+        assert decided_at > changed_at
 
 
 def test_the_api_sees_the_named_organizations_in_a_transaction_and_in_a_question(pipeline: Pipeline) -> None:
