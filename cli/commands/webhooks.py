@@ -13,6 +13,9 @@ from cli.terminal.output import Output, confirm, table
 from schemas.paths import WEBHOOK_CHANGES_PATH, WEBHOOKS_PATH
 
 WebhookId = Annotated[UUID, typer.Argument(metavar="WEBHOOK", help="The webhook's id.")]
+# The most that one request may ask for.
+_PAGE = 200
+
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. A script is never asked.")]
 
 
@@ -50,11 +53,15 @@ def register(app: typer.Typer) -> None:
     async def changes(
         connection: Connection,
         output: Output,
-        limit: Annotated[int, typer.Option(min=1, max=200, help="How many changes to show.")] = 20,
+        limit: Annotated[int, typer.Option(min=1, help="How many changes to show.")] = 20,
     ) -> None:
         """Show who created, rotated, enabled and deleted webhooks, and which were disabled, newest first."""
         async with connected(connection.target(), output.remark) as client:
-            found = (await client.get(WEBHOOK_CHANGES_PATH, connection.org, limit=limit)).json()
+            found = (await client.get(WEBHOOK_CHANGES_PATH, connection.org, limit=min(limit, _PAGE))).json()
+            while found["next_cursor"] is not None and len(found["data"]) < limit:
+                most = min(limit - len(found["data"]), _PAGE)
+                page = (await client.get(WEBHOOK_CHANGES_PATH, connection.org, limit=most, cursor=found["next_cursor"])).json()
+                found = {"data": found["data"] + page["data"], "next_cursor": page["next_cursor"]}
         rows = [
             (each["changed_at"], _what(each), each["changed_by"], each["channel"], each["url"], each["webhook_id"])
             for each in found["data"]

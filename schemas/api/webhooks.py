@@ -96,7 +96,7 @@ class WebhookChangeResponse(Response):
     webhook_id: UUID
     change: _Change
     because: Annotated[_Because | None, Field(description="Why the notifier has disabled it; null for other changes.")]
-    url: Annotated[str, Field(description="The receiver, without the query of its URL.")]
+    url: Annotated[str, Field(description="Scheme and host of the receiver; behind # the beginning of a hash of the whole URL.")]
     events: tuple[_Event, ...]
     changed_by: Annotated[str, Field(description="A person or a service; `notifier` if it was disabled.")]
     channel: str

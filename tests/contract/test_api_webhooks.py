@@ -1,5 +1,6 @@
 """Webhooks as an HTTP client sees them: what is accepted as a receiver, when a secret is shown, what repetitions and redeliveries do."""
 
+import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
+from orchestrator.storage.statements import read_statements
 from orchestrator.webhooks.model import MAX_WEBHOOKS
 from orchestrator.webhooks.secrets import Sealer
 from schemas.api.webhooks import (
@@ -189,6 +191,28 @@ def test_a_deleted_webhook_takes_its_deliveries_with_it(admin: httpx.Client, eng
     assert left == [other["webhook_id"]]
 
 
+@pytest.mark.parametrize(
+    ("url", "is_hashed"),
+    [
+        ("https://receiver.example.org", False),
+        ("https://receiver.example.org:8443/", False),
+        ("https://receiver.example.org/s3cret", True),
+        ("https://receiver.example.org?s3cret", True),
+        ("https://receiver.example.org/a?s3cret=//b", True),
+    ],
+)
+def test_the_record_of_changes_has_no_path_of_a_url(admin: httpx.Client, owner: Engine, url: str, is_hashed: bool) -> None:
+    """Receivers of chat services have their password in the path."""
+    webhook = created(admin, url=url)
+    with owner.begin() as connection:
+        # As the notifier disables it.
+        disable = read_statements("orchestrator/webhooks/sql/deliveries.sql")["disable"].text()
+        connection.execute(disable, {"webhook_id": webhook["webhook_id"], "because": "gone"})
+    noted = {each["url"] for each in admin.get(WEBHOOK_CHANGES_PATH).json()["data"]}
+    origin = "https://receiver.example.org" + (":8443" if "8443" in url else "")
+    assert noted == {f"{origin}/#{hashlib.sha256(url.encode()).hexdigest()[:8]}" if is_hashed else origin}
+
+
 def test_who_changed_a_webhook_stays_on_record_without_its_secrets(admin: httpx.Client, api: ApiServer, owner: Engine) -> None:
     webhook = created(admin, "k")
     created(admin, "k")
@@ -215,7 +239,7 @@ def test_who_changed_a_webhook_stays_on_record_without_its_secrets(admin: httpx.
     assert ([*first["data"], *rest["data"]], rest["next_cursor"]) == (changes, None)
     assert {each["webhook_id"] for each in changes} == {webhook["webhook_id"]}
     assert {(each["url"], tuple(each["events"])) for each in changes} == {
-        ("https://receiver.example.org/in", tuple(BODY["events"]))
+        (f"https://receiver.example.org/#{hashlib.sha256(BODY['url'].encode()).hexdigest()[:8]}", tuple(BODY["events"]))
     }
     assert changes == sorted(changes, key=lambda each: each["changed_at"], reverse=True)
     with owner.begin() as connection:

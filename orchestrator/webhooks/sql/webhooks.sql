@@ -43,9 +43,13 @@ DELETE FROM orchestrator.webhook WHERE webhook_id = :webhook_id;
 
 -- name: note_change
 -- parameters: webhook_id uuid, change text, changed_by text, channel text
--- Notes who did what with a locked webhook, before it is removed. The URL's query is left out: receivers put passwords there. By the primary key.
+-- Notes who did what with a locked webhook, before it is removed. By the primary key. Of the URL it keeps scheme and host, and for the rest the beginning
+-- of a hash of the whole: receivers put passwords into paths and queries.
 INSERT INTO orchestrator.webhook_change (organization_id, webhook_id, change, url, events, changed_by, channel)
-SELECT organization_id, webhook_id, :change, split_part(url, '?', 1), events, :changed_by, :channel
+SELECT organization_id, webhook_id, :change,
+       substring(url FROM '^[^/]+//[^/?]+')
+       || CASE WHEN url ~ '^[^/]+//[^/?]+/?$' THEN '' ELSE '/#' || left(encode(sha256(convert_to(url, 'UTF8')), 'hex'), 8) END,
+       events, :changed_by, :channel
 FROM orchestrator.webhook WHERE webhook_id = :webhook_id;
 
 -- name: changes
