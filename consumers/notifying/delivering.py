@@ -24,7 +24,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments
 from orchestrator.storage.database import transact
 from orchestrator.webhooks.addresses import ReceiverAddresses
-from orchestrator.webhooks.deliveries import Claimed, Ended, claim_deliveries, end_attempt, renew_secrets
+from orchestrator.webhooks.deliveries import Claimed, Ended, Turns, claim_deliveries, end_attempt, renew_secrets
 from orchestrator.webhooks.model import Attempt
 from orchestrator.webhooks.secrets import Sealer, UnreadableSecretError
 from schemas.statuses import DeliveryState
@@ -50,6 +50,7 @@ class Deliverer:
         self._timeout_s = timeout_s
         self._passed = failpoints(settings.failpoints)
         self._under_way: set[Claimed] = set()
+        self._turns = Turns()
         self._loop = asyncio.new_event_loop()
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -115,13 +116,16 @@ class Deliverer:
         under_way = frozenset(self._under_way)  # the thread reads a copy
 
         def claim(connection: Connection) -> None:
-            claimed[:] = claim_deliveries(connection, under_way=under_way, most=self._most, connections=self._connections)
+            claimed[:] = claim_deliveries(
+                connection, under_way=under_way, turns=self._turns, most=self._most, connections=self._connections
+            )
 
         if not await self._persistently(claim):
             return []
         self.health.turned()
         if claimed:
             self._passed(Failpoint.NOTIFIER_AFTER_CLAIM)
+            self._turns.note(claimed)
         self._under_way.update(claimed)
         return claimed
 

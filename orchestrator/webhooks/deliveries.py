@@ -1,5 +1,6 @@
 """The notifier's side of the tables: which events are to be delivered, which are due, and what became of an attempt."""
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ LEASE = timedelta(seconds=60)
 
 # The clocks of the brokers and the database differ. An event from shortly before a webhook's creation is delivered, none after it is left out.
 _TOLERANCE = timedelta(minutes=5)
+
+_REMEMBERED = 10_000
 
 _GONE = 410
 
@@ -148,13 +151,35 @@ def record_deliveries(connection: Connection, events: Sequence[ToldEvent]) -> in
     return int(connection.execute(_RECORD, parameters).rowcount)
 
 
-def claim_deliveries(connection: Connection, *, under_way: Collection[Claimed], most: int, connections: int) -> Sequence[Claimed]:
+class Turns:
+    """In which order this process has served webhooks, as far back as 10,000 of them."""
+
+    def __init__(self) -> None:
+        self.of: dict[UUID, int] = {}
+        """The last turn of each webhook."""
+        self._turn = 0
+
+    def note(self, claimed: Collection[Claimed]) -> None:
+        """Notes that these deliveries were claimed together."""
+        self._turn += 1
+        for each in claimed:
+            # At the end of the order.
+            self.of.pop(each.webhook_id, None)
+            self.of[each.webhook_id] = self._turn
+        for webhook_id in list(itertools.islice(self.of, max(0, len(self.of) - _REMEMBERED))):
+            del self.of[webhook_id]
+
+
+def claim_deliveries(
+    connection: Connection, *, under_way: Collection[Claimed], turns: Turns, most: int, connections: int
+) -> Sequence[Claimed]:
     """Claims deliveries that are due, for `LEASE`. `under_way` is what this process attempts. With that, it has at most `most` requests to a
-    webhook, and `connections` to all."""
+    webhook, and `connections` to all. What is claimed is not noted in `turns`: the transaction may fail."""
     room = Room.of(connections).without(under_way)
     counts = Counter(each.webhook_id for each in under_way)
     busy = {"busy": arrays.plain(counts), "under_way": arrays.plain(counts.values())}
-    rows = connection.execute(_CLAIM, {**busy, "most": most, "first": room.first, "more": room.more, "lease": LEASE})
+    served = {"served": arrays.plain(turns.of), "turns": arrays.plain(turns.of.values())}
+    rows = connection.execute(_CLAIM, {**busy, **served, "most": most, "first": room.first, "more": room.more, "lease": LEASE})
     return [
         Claimed(
             row.webhook_id,

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -18,10 +19,12 @@ from orchestrator.batches.model import RevocationRequest
 from orchestrator.batches.revoke import RevocationPolicy, revoke_batch
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
+from orchestrator.webhooks import deliveries as webhook_deliveries
 from orchestrator.webhooks.deliveries import (
     LEASE,
     Claimed,
     Ended,
+    Turns,
     claim_deliveries,
     disabled_webhooks,
     end_attempt,
@@ -131,8 +134,10 @@ def test_an_event_that_names_another_organization_than_its_batch_is_refused(
 # --- What becomes of a delivery -----------------------------------------------------------------------------------------
 
 
-def claim(engine: Engine, *, under_way: Sequence[Claimed] = (), most: int = 4, connections: int = 400) -> list[Claimed]:
-    bounds = {"most": most, "connections": connections}
+def claim(
+    engine: Engine, *, under_way: Sequence[Claimed] = (), most: int = 4, connections: int = 400, turns: Turns | None = None
+) -> list[Claimed]:
+    bounds: Any = {"most": most, "connections": connections, "turns": turns or Turns()}
     return list(transact(engine, lambda connection: claim_deliveries(connection, under_way=under_way, **bounds)))
 
 
@@ -206,6 +211,37 @@ def test_half_of_the_connections_are_for_first_requests_to_receivers_that_work(e
     left = [of_late, *(each for each in under_way if each is not other)]
     [following] = claim(engine, under_way=left, connections=11)
     assert (following.webhook_id in failing, following.webhook_id in {each.webhook_id for each in rest}) == (True, False)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_receivers_with_old_deliveries_take_turns_with_others(engine: Engine, settings: Settings, fails: bool) -> None:
+    """One request at a time fits, and each receiver has more to be told than it is told here."""
+    old = [make_webhook(engine, settings, URL) for _ in range(2)]
+    for webhook in old:
+        make_deliveries(engine, webhook, 6)
+    shift(engine, due_at=timedelta(hours=1))
+    late = make_webhook(engine, settings, URL)
+    make_deliveries(engine, late, 6)
+    failing = text("UPDATE orchestrator.webhook SET failing_since = CASE WHEN :fails THEN now() END")
+    turns, served = Turns(), []
+    for _ in range(6):
+        with engine.begin() as connection:
+            connection.execute(failing, {"fails": fails})
+        # One place in each half, of which a receiver is in one only.
+        [claimed] = claim(engine, connections=2, most=1, turns=turns)
+        turns.note([claimed])
+        end(engine, claimed, Attempt(1, None, 200, ""))
+        served.append(claimed.webhook_id)
+    assert set(served[:3]) == set(served[3:]) == {*old, late}
+
+
+def test_so_many_turns_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_deliveries, "_REMEMBERED", 2)
+    turns = Turns()
+    claimed = [Claimed(UUID(int=number), uuid4(), "", "", 1, True, URL, b"", None) for number in range(3)]
+    for each in (claimed[0], claimed[1], claimed[0], claimed[2]):
+        turns.note([each])
+    assert turns.of == {claimed[0].webhook_id: 3, claimed[2].webhook_id: 4}
 
 
 def test_attempts_go_on_with_growing_pauses_for_three_days(engine: Engine, settings: Settings) -> None:

@@ -27,22 +27,24 @@ FOR KEY SHARE OF w
 ON CONFLICT DO NOTHING;
 
 -- name: claim
--- parameters: busy uuid[], under_way integer[], most integer, first integer, more integer, lease interval
+-- parameters: busy uuid[], under_way integer[], served uuid[], turns bigint[], most integer, first integer, more integer, lease interval
 -- Claims deliveries that are due, at most `most` of each webhook together with those under way. `first` is how many may be the only request to a webhook
--- that does not fail, `more` how many others: those of webhooks with fewer requests before those of webhooks with more, then what has been due for longest.
+-- that does not fail, `more` how many others: those of webhooks with fewer requests before those of webhooks with more, then those of webhooks that this
+-- process has served longest ago (`turns`), or never, then what has been due for longest. So a receiver with old deliveries can't be first each time.
 -- Until the lease ends, no other process claims them. By the index webhook_delivery_due, for each webhook by itself: a receiver with a long queue is not
 -- in the way of another. What another process claims at the same moment is left out.
 WITH due AS MATERIALIZED (
-    SELECT w.webhook_id, d.event_id, d.due_at, coalesce(b.under_way, 0) + d.place AS place,
+    SELECT w.webhook_id, d.event_id, d.due_at, coalesce(b.under_way, 0) + d.place AS place, coalesce(s.turn, 0) AS turn,
            w.failing_since IS NULL AND coalesce(b.under_way, 0) + d.place = 1 AS is_first
     FROM orchestrator.webhook w
     LEFT JOIN unnest(CAST(:busy AS uuid[]), CAST(:under_way AS integer[])) AS b (webhook_id, under_way) ON b.webhook_id = w.webhook_id
+    LEFT JOIN unnest(CAST(:served AS uuid[]), CAST(:turns AS bigint[])) AS s (webhook_id, turn) ON s.webhook_id = w.webhook_id
     CROSS JOIN LATERAL (SELECT event_id, due_at, row_number() OVER (ORDER BY due_at) AS place FROM orchestrator.webhook_delivery
                         WHERE webhook_id = w.webhook_id AND state = 'pending' AND due_at <= clock_timestamp()
                         ORDER BY due_at LIMIT greatest(0, :most - coalesce(b.under_way, 0))) AS d
     WHERE w.disabled_at IS NULL
 ), ranked AS (
-    SELECT webhook_id, event_id, is_first, row_number() OVER (PARTITION BY is_first ORDER BY place, due_at) AS number FROM due
+    SELECT webhook_id, event_id, is_first, row_number() OVER (PARTITION BY is_first ORDER BY place, turn, due_at) AS number FROM due
 ), chosen AS MATERIALIZED (
     SELECT d.webhook_id, d.event_id, r.is_first
     FROM ranked r JOIN orchestrator.webhook_delivery d ON (d.webhook_id, d.event_id) = (r.webhook_id, r.event_id)
