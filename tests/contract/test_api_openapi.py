@@ -86,7 +86,8 @@ PUBLISHED_SCHEMAS = """
     CheckpointResponse ConsistencyResponse LeafResponse PeopleResponse PersonResponse ReceiptItemResponse ReceiptKeyResponse
     ReceiptKeysResponse ReceiptResponse
     ForgettingResponse MentorToForget
-    DeliveriesResponse DeliveryResponse NewWebhook WebhookChangeResponse WebhookChangesResponse WebhookResponse WebhookWithSecretResponse WebhooksResponse
+    DeliveriesResponse DeliveryResponse NewWebhook WebhookChangeResponse WebhookChangesResponse WebhookResponse
+    WebhookWithSecretResponse WebhooksResponse
     PredictedCounts PredictedItem PreviewAnswer ProblemAnswer ProblemEntry ProgressAnswer ReadFileResponse Relabelling
     RetriedAnswer Retry RevokedActivityResponse RevokedResponse SharedActivity SubmissionItem TemplateChange TemplateResponse
     TemplatesResponse TicketAnswer UpdatedAnswer WarningResponse
