@@ -97,7 +97,8 @@ ORDER BY batch_id, header_hash, part, r.batch_id IS NOT NULL, record_offset, par
 CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
 ANALYZE replay_chosen_part;
 
--- Batches of which all parts were read, and that were accepted. A batch with a rejection and without any later event was not accepted.
+-- Batches of which all parts were read, and that were accepted. A batch with a rejection was not accepted, unless it has an event that only
+-- an accepted or a cancelled batch has. A label is none: a batch that still lacks parts can be relabelled, and be rejected afterwards.
 CREATE TEMPORARY TABLE replay_batch AS
 WITH whole AS (
     SELECT DISTINCT ON (batch_id) batch_id, header_hash, bool_or(is_rejected) AS is_rejected, min(parts) AS parts,
@@ -152,7 +153,7 @@ LEFT JOIN deleted d ON d.batch_id = w.batch_id
 LEFT JOIN completion f ON (f.batch_id, f.organization_id) = (w.batch_id, p.organization_id) AND f.retry_number = coalesce(n.retry_number, 0)
 LEFT JOIN resulted o ON o.batch_id = w.batch_id
 WHERE NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = w.batch_id)
-  AND (coalesce(o.batch_id, c.batch_id, n.batch_id, r.batch_id, f.batch_id) IS NOT NULL
+  AND (coalesce(o.batch_id, c.batch_id, n.batch_id, f.batch_id) IS NOT NULL
        OR NOT w.is_rejected
           AND NOT EXISTS (SELECT FROM replay_rejection x WHERE x.batch_id = w.batch_id AND x.event_id = w.batch_id::text));
 CREATE UNIQUE INDEX ON replay_batch (batch_id);
