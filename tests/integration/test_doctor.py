@@ -319,7 +319,7 @@ def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> No
 def test_people_who_can_not_be_forgotten_or_recognized_without_the_key(sound: Settings, engine: Engine) -> None:
     keyed, other = (changed(sound, forgetting_key=SecretStr(letter * 32)) for letter in "kx")
     assert [wrong(each) for each in (sound, keyed)] == [[], []]
-    transact(engine, lambda connection: ForgettingRequests(connection).ask(ADMIN, "mentor-1"))
+    transact(engine, lambda connection: ForgettingRequests(connection).ask(ADMIN, "mentor-1", also_unknown=True))
     [asked] = wrong(sound)
     assert (asked.subject, asked.state, "BULKREG_FORGETTING_KEY" in asked.detail) == ("forgetting", State.ADVICE, True)
     assert wrong(keyed) == []
