@@ -176,6 +176,9 @@ class Aftermath:
     in_open_transaction: UUID
     in_transaction: UUID
     progress: Mapping[tuple[str, int], int]
+    ends: Mapping[tuple[str, int], int]
+    replayed: Mapping[str, Any]
+    """What a replay said, before any letter was redriven."""
     places: Mapping[str, bytes]
 
 
@@ -306,6 +309,8 @@ def aftermath(infrastructure: Stack, template_database: str, tmp_path_factory: p
                 open_.batch_id,
                 committed.batch_id,
                 progress_of(engine),
+                all_ends(settings),
+                document(settings, "replay"),
                 {"logs": b"".join(file.read_bytes() for file in folder.iterdir())},
             )
         pipeline.close()
@@ -375,11 +380,11 @@ def test_row_38_transaction_of_another_client_holds_up_nobody(aftermath: Afterma
     # The contract: a record counts when it is written, whether its transaction is committed or not.
     assert shown(aftermath.engine, aftermath.in_open_transaction).batch.status == "completed"
     assert shown(aftermath.engine, aftermath.in_transaction).batch.status == "completed"
-    assert aftermath.progress == all_ends(aftermath.settings)
+    assert aftermath.progress == aftermath.ends
 
 
 def test_replay_skips_foreign_records(aftermath: Aftermath) -> None:
-    replayed = document(aftermath.settings, "replay")
+    replayed = aftermath.replayed
     assert replayed["differences"] == []
     aside = [foreign for foreign in FOREIGN if foreign.outcome not in (ACCEPTED, "damaged")]  # The last kind is never delivered.
     of_transactions = 2 * aftermath.settings.topic_partitions

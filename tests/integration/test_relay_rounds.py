@@ -144,9 +144,12 @@ class Running:
         self.moves_to(self.broker.now + seconds)
 
     def round_ends(self, look: Callable[[], object]) -> None:
-        """Waits until the relay has sent what `look` sees and has begun to wait for it. Then moves the clock, so that it waits no longer."""
+        """Waits until the relay has sent what `look` sees and has begun to wait for it. Then moves the clock, and waits until the round is
+        over."""
         eventually(lambda: look() and self.broker.is_awaited)
+        last = self.relay.health._turned_at
         self.broker.now += ROUND_S
+        eventually(lambda: self.relay.health._turned_at != last)
 
     def soon(self, look: Callable[[], object]) -> None:
         """Waits for something that the relay does by itself. Moves the clock by less than any pause, and more than the wait for

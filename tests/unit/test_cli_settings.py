@@ -1,7 +1,9 @@
 """Invalid settings and unavailable servers are reported in a message with exit code 2 (docs/cli.md), and never with the value."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,14 @@ UNREACHABLE = {
     "BULKREG_DATABASE_URL": "postgresql://owner:short-secret@127.0.0.1:1/x",
     "BULKREG_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
 }
+
+
+@pytest.fixture(autouse=True)
+def _scheduling() -> Iterator[None]:
+    """Restores the scheduling class, which `run` changes for its process: here, the tests' own."""
+    before = os.sched_getscheduler(0)
+    yield
+    os.sched_setscheduler(0, before, os.sched_param(0))
 
 
 @pytest.mark.parametrize("command", [["run", "relay"], ["up"], ["up", "--detach"], ["demo"], ["doctor"]], ids=" ".join)
