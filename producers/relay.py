@@ -394,8 +394,8 @@ class OutboxRelay:
         retries = [self._places.retry_at(name) for name in self._places.known if not self._is_awaited(name)]
         now = self._clock()
         deadline = min(now + self._balance_s, max(now + ACK_LOOK_S, min(retries, default=float("inf"))))
-        # A NOTIFY may have arrived with the result of the last statement.
-        while not self._stopping.is_set() and (remaining := deadline - self._clock()) > 0:
+        # A NOTIFY may have arrived with the result of the last statement. If the connection has ended, the next statement raises.
+        while not driver.closed and not self._stopping.is_set() and (remaining := deadline - self._clock()) > 0:
             if driver.notifies:
                 if any(notice.payload != UNHURRIED for notice in driver.notifies):
                     break
@@ -407,7 +407,6 @@ class OutboxRelay:
                 if any(sent.index not in sent.delivery.outstanding for sent in self._flight.values()):
                     break
             if select.select([driver], [], [], 0 if self._flight else min(STOP_LOOK_S, remaining))[0]:
-                # The next statement raises if the connection has ended.
                 with contextlib.suppress(DriverError):
                     driver.poll()
                 if not driver.notifies:

@@ -30,6 +30,9 @@ from tests.support.waiting import PATIENCE_S, eventually
 
 KEY = SecretStr("k" * 32)
 
+# `doctor` would name its settings in every test.
+pytestmark = pytest.mark.usefixtures("durable_server")
+
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +40,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sound(settings: Settings, durable_server: None) -> Settings:
+def sound(settings: Settings) -> Settings:
     """A healthy deployment."""
     create_topics(settings)
     return changed(settings, jwt_hs256_key=KEY)

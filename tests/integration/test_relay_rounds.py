@@ -4,21 +4,26 @@ While the clock stands, the relay does nothing that depends on time: no poll, no
 then, it does because it was woken, or because it knows that there is more.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, text
+from psycopg2 import InterfaceError, OperationalError
+from psycopg2.extensions import Notify
+from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches.publishing import Delivery, Trouble
 from orchestrator.process import metrics
 from orchestrator.process.settings import Settings
 from orchestrator.storage.outbox import SLOTS, slot_of
-from orchestrator.storage.relay_wakeup import CHANNEL
+from orchestrator.storage.relay_wakeup import CHANNEL, UNHURRIED
 from producers import relay as module
 from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent
@@ -639,3 +644,32 @@ def test_a_bug_ends_the_relay(engine: Engine, broker: Broker, start: Callable[..
     eventually(lambda: running.has_ended)
     assert running.raised is broker.bug
     assert (running.relay.slots, rows_left(engine)) == (frozenset(), 1)
+
+
+class EndingSession:
+    """Stands in for the driver's connection: it receives a last NOTIFY together with its end."""
+
+    def __init__(self, ended: socket.socket) -> None:
+        self.closed = 0
+        self.notifies: list[Notify] = []
+        self._ended = ended
+
+    def fileno(self) -> int:
+        if self.closed:
+            raise InterfaceError("connection already closed")
+        return self._ended.fileno()
+
+    def poll(self) -> None:
+        self.closed = 2
+        self.notifies.append(Notify(1, CHANNEL, UNHURRIED))
+        raise OperationalError("terminating connection")
+
+
+def test_a_session_that_ends_with_a_last_notification_is_left_to_the_next_statement(settings: Settings, broker: Broker) -> None:
+    ended, other_end = socket.socketpair()
+    other_end.close()
+    with ended:
+        session = EndingSession(ended)
+        connection = SimpleNamespace(connection=SimpleNamespace(driver_connection=session))
+        OutboxRelay(settings, broker, broker.clock)._wait(cast("Connection", connection))
+    assert session.closed
