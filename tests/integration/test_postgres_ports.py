@@ -33,7 +33,10 @@ class OnPostgres:
 
     @pytest.fixture
     def storage(self, workers: Engine) -> Storage:
-        return PostgresStorage(workers)
+        """The storage, without events that an earlier test has left in the outbox."""
+        storage = PostgresStorage(workers)
+        storage.take_outbox()
+        return storage
 
 
 class TestActivityRepository(OnPostgres, ActivityRepositoryContract):
