@@ -49,6 +49,9 @@ SHELL = {
     "PGPASSWORD": "wrong",
 }
 
+# `doctor` would name its settings in every test.
+pytestmark = pytest.mark.usefixtures("durable_server")
+
 
 def values(settings: Settings) -> dict[str, str]:
     """The values in a session of the workers, for each value that it should have."""
