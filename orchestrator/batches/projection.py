@@ -45,7 +45,7 @@ def fold_outcomes(repository: ActivityRepository, keys: Sequence[OutcomeKey]) ->
     ends = [(batches[change.batch_id], event) for change in settled if (event := _completion(batches[change.batch_id], change))]
     if ends:
         repository.publish_all([event for _, event in ends])
-        # The items are done, and whoever follows the batch is told by another notification.
+        # Nothing more happens to the items, and those who follow the batch get another notification.
         repository.wake_relays(hurried=False)
     return FoldedKeys(folded.unknown, [Ended(batch.counts.total, now - batch.measurement.began_at) for batch, _ in ends])
 

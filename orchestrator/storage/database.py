@@ -84,7 +84,7 @@ def begin(engine: Engine) -> Iterator[Connection]:
             yield connection
             connection.dispatch.commit(connection)  # as `engine.begin` does
             commit(connection)
-        except BaseException:
+        except BaseException:  # An interruption, too: the session returns to the pool, and must have no transaction then.
             _roll_back(connection)
             raise
 

@@ -35,10 +35,9 @@ _LOOK = f"""
 _LOOK_EVERY_S = 20.0
 _LOOK_EVERY_S_WHILE_SMALL = 1.0
 
-# In the pool's dictionary for the session: the statements that are sent with its next one, and whether `Prepared.later` adds to them.
+# Names in the pool's dictionary for the session: the statements that are sent with its next one, and whether `Prepared.later` adds to them.
 _WAITING = "waiting"
 _GATHERS = "gathers"
-
 
 _COMMIT = "COMMIT"
 
@@ -192,7 +191,7 @@ def send_waiting(cursor: Any, info: dict[str, Any]) -> None:
 
 
 def _take(info: dict[str, Any]) -> Sequence[tuple[str, Parameters]]:
-    """The waiting statements, which wait no longer."""
+    """Removes the waiting statements from the dictionary, and returns them."""
     waiting: Sequence[tuple[str, Parameters]] = info.pop(_WAITING, ())
     return waiting
 

@@ -16,8 +16,9 @@ from orchestrator.webhooks.bodies import body_of, event_of
 from orchestrator.webhooks.model import Attempt
 from orchestrator.webhooks.policy import DISABLED_AFTER, TRIED_FOR, pause_after
 from orchestrator.webhooks.secrets import Sealer, UnreadableSecretError
+from orchestrator.webhooks.store import WebhookStore
 from schemas.events import ActivitiesRevoked, BatchCompleted, BatchRejected
-from schemas.statuses import DeliveryState, DisabledBecause
+from schemas.statuses import DeliveryState, DisabledBecause, WebhookChange
 
 _SQL = read_statements("orchestrator/webhooks/sql/deliveries.sql")
 
@@ -44,6 +45,9 @@ _TOLERANCE = timedelta(minutes=5)
 _REMEMBERED = 10_000
 
 _GONE = 410
+
+# Who disables webhooks, in the record of their changes.
+_NOTIFIER = "notifier"
 
 ToldData = BatchCompleted | BatchRejected | ActivitiesRevoked
 """The events that webhooks can be told of."""
@@ -222,6 +226,7 @@ def end_attempt(connection: Connection, claimed: Claimed, attempt: Attempt) -> E
     if because is None or row.disabled_at is not None:
         return Ended(state)
     connection.execute(_DISABLE, {"webhook_id": claimed.webhook_id, "because": because})
+    WebhookStore(connection).note(claimed.webhook_id, WebhookChange.DISABLED, by=_NOTIFIER, channel=_NOTIFIER, because=because)
     return Ended(state, because)
 
 

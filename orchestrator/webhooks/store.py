@@ -66,9 +66,12 @@ class WebhookStore:
         """Removes a locked webhook and its deliveries."""
         self._connection.execute(_REMOVE, {"webhook_id": webhook_id})
 
-    def note(self, webhook_id: UUID, change: WebhookChange, *, by: str, channel: str) -> None:
+    def note(
+        self, webhook_id: UUID, change: WebhookChange, *, by: str, channel: str, because: DisabledBecause | None = None
+    ) -> None:
         """Notes who does what with a locked or new webhook."""
-        self._connection.execute(_NOTE_CHANGE, {"webhook_id": webhook_id, "change": change, "changed_by": by, "channel": channel})
+        made = {"webhook_id": webhook_id, "change": change, "because": because, "changed_by": by, "channel": channel}
+        self._connection.execute(_NOTE_CHANGE, made)
 
     def changes(self, organization_id: str, *, before: int | None, limit: int) -> Sequence[ChangedWebhook]:
         """Returns a page of the changes of an organization's webhooks, newest first."""

@@ -111,7 +111,7 @@ def test_row_73_all_brokers_cut_off(unharmed: Bed) -> None:
         bed.go_on(load)
         with dropped(*(bed.broker(name).port for name in BROKERS)):
             first = len(load.accepted)
-            time.sleep(ALL_DOWN_S)
+            time.sleep(ALL_DOWN_S)  # How long the outage lasts.
             assert len(load.accepted) > first + SOME
             assert load.refused == 0
         bed.go_on(load)

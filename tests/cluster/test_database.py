@@ -70,7 +70,7 @@ def test_the_standby_promoted(unharmed: Bed) -> None:
     with bed.load().at_work() as load:
         bed.go_on(load)
         bed.servers.kill(PRIMARY)
-        time.sleep(PROMOTED_AFTER_S)
+        time.sleep(PROMOTED_AFTER_S)  # How long the outage lasts: nobody promotes the standby sooner.
         with psycopg2.connect(bed.postgres(STANDBY).url) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_promote()")
         connection.close()

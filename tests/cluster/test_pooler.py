@@ -34,7 +34,7 @@ def test_pgbouncer_in_session_mode(tmp_path: Path) -> None:
             with bed.load().at_work() as load:
                 bed.go_on(load)
                 pooler.end(signal.SIGKILL)
-                time.sleep(AWAY_S)
+                time.sleep(AWAY_S)  # How long the outage lasts.
                 pooler.start()
                 bed.go_on(load)
             bed.check(load)

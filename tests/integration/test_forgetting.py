@@ -625,7 +625,8 @@ NUMBERS = ForgottenPeople(KEY, [("org", word, "P") for number in NUMERIC_IDS for
         ("#482 (12) 90: ill", "#P (P) P: ill"),
         ("90 minutes with 90", "90 minutes with P"),
         ("12 came in 2026", "P came in P"),
-        # In doubt it is the person's: initials, other words that are units or months, lists, and what is no date.
+        # These numbers may be the person's id, so they are replaced: before initials, before words that only look like units or months, in
+        # lists, and in what is no date.
         *((given, given.replace("12", "P")) for given in ("12 M. Hansen", "12 T Berg", "12 s", "12 may not come", "12. May I ask", "12 Jan")),
         *((given, given.replace("12", "P")) for given in ("ids: 7,12,19", "12/13", "12:75", "mentor-12", "Mentor_12", "mentor 12 min")),
         # Longer ids, and numbers that are joined.

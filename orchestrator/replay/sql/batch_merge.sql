@@ -61,7 +61,8 @@ INSERT INTO orchestrator.batch (batch_id, organization_id, coordinator_id, submi
                                 version, edit_version, parts, content_hash, trace_id, submitted_at, changed_at)
 SELECT batch_id, organization_id, coordinator_id, submitted_by, channel, :label, 'processing', total_items, total_items,
        greatest(version + :edits, :edited_version,
-                (SELECT max(changed_version) FROM orchestrator.batch_item WHERE batch_id = :batch_id)), 1 + :edits, parts, header_hash, trace_id, submitted_at, :now
+                (SELECT max(changed_version) FROM orchestrator.batch_item WHERE batch_id = :batch_id)),
+       1 + :edits, parts, header_hash, trace_id, submitted_at, :now
 FROM replay_batch WHERE batch_id = :batch_id
 RETURNING version;
 

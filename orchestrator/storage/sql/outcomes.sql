@@ -3,10 +3,9 @@
 
 -- name: batches
 -- parameters: batch_ids uuid[]
--- The values that all commands of a batch have in common. `now` is the time after the locks were granted (`statement_timestamp` would
--- be the time before, because they come with the same message), and later than a cancel of the batch even if the
--- clock was set back, so that the times of outcomes and cancel keep their order (invariant 7). `cancel_batch` takes its time in the same way.
--- By the primary keys.
+-- The values that all commands of a batch have in common. `now` is the time after the locks were granted. (`statement_timestamp` is the time before,
+-- because the locks come with the same message.) It is later than a cancel of the batch even if the clock was set back, so that the times of outcomes
+-- and cancel keep their order (invariant 7). `cancel_batch` takes its time in the same way. By the primary keys.
 SELECT batch_id::text, organization_id, trace_id, cancelled_at IS NOT NULL,
        EXISTS (SELECT FROM orchestrator.dispatch d WHERE d.batch_id = b.batch_id),
        greatest(clock_timestamp(), b.cancelled_at + interval '1 microsecond') AS now

@@ -82,17 +82,10 @@ UPDATE orchestrator.webhook SET failing_since = :failing_since WHERE webhook_id 
 
 -- name: disable
 -- parameters: webhook_id uuid, because text
--- Disables a locked webhook, and notes that, with the URL as in note_change (webhooks.sql). What waited for it is not delivered. By the primary key and the index webhook_delivery_due.
+-- Disables a locked webhook. What waited for it is not delivered. By the primary key and the index webhook_delivery_due.
 WITH waiting AS (
     UPDATE orchestrator.webhook_delivery SET state = 'failed', problem = 'webhook_disabled'
     WHERE webhook_id = :webhook_id AND state = 'pending'
-), noted AS (
-    INSERT INTO orchestrator.webhook_change (organization_id, webhook_id, change, because, url, events, changed_by, channel)
-    SELECT organization_id, webhook_id, 'disabled', :because,
-           substring(url FROM '^[^/]+//[^/?]+')
-           || CASE WHEN url ~ '^[^/]+//[^/?]+/?$' THEN '' ELSE '/#' || left(encode(sha256(convert_to(url, 'UTF8')), 'hex'), 8) END,
-           events, 'notifier', 'notifier'
-    FROM orchestrator.webhook WHERE webhook_id = :webhook_id
 )
 UPDATE orchestrator.webhook SET disabled_at = clock_timestamp(), disabled_because = :because WHERE webhook_id = :webhook_id;
 

@@ -42,11 +42,11 @@ WITH deliveries AS (DELETE FROM orchestrator.webhook_delivery WHERE webhook_id =
 DELETE FROM orchestrator.webhook WHERE webhook_id = :webhook_id;
 
 -- name: note_change
--- parameters: webhook_id uuid, change text, changed_by text, channel text
+-- parameters: webhook_id uuid, change text, because text, changed_by text, channel text
 -- Notes who did what with a locked webhook, before it is removed. By the primary key. Of the URL it keeps scheme and host, and for the rest the beginning
 -- of a hash of the whole: receivers put passwords into paths and queries.
-INSERT INTO orchestrator.webhook_change (organization_id, webhook_id, change, url, events, changed_by, channel)
-SELECT organization_id, webhook_id, :change,
+INSERT INTO orchestrator.webhook_change (organization_id, webhook_id, change, because, url, events, changed_by, channel)
+SELECT organization_id, webhook_id, :change, :because,
        substring(url FROM '^[^/]+//[^/?]+')
        || CASE WHEN url ~ '^[^/]+//[^/?]+/?$' THEN '' ELSE '/#' || left(encode(sha256(convert_to(url, 'UTF8')), 'hex'), 8) END,
        events, :changed_by, :channel

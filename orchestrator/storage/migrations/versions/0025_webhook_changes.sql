@@ -1,5 +1,5 @@
--- Who changed the webhooks of an organization, when and how. A row stays when its webhook is deleted. `url` is without its query, in which receivers
--- put passwords; secrets are not in it. Webhooks from before this table have no row for their creation.
+-- Who changed the webhooks of an organization, when and how. A row stays when its webhook is deleted. `url` has scheme and host, and a hash
+-- instead of the rest, in which receivers put passwords. Secrets are in no column. Webhooks from before this table have no row for their creation.
 CREATE TABLE orchestrator.webhook_change (
     number          bigint      NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     organization_id text        NOT NULL,
