@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,8 @@ def test_row_71_a_notifier_that_fails_between_two_steps_sends_again_under_the_sa
         failing = on_loopback(settings).model_copy(update={"failpoints": f"{failpoint}=raise"})
         with pytest.raises(InjectedError):
             Deliverer(failing, engine).run()
+        # A claim that was under way would take the delivery again, for another lease.
+        eventually(lambda: all(thread.name != "notifier-database" for thread in threading.enumerate()))
         end_leases(engine)
         with running_deliverer(settings, engine):
             eventually(lambda: states(engine, webhook) == ["delivered"])
