@@ -22,13 +22,15 @@ from dataclasses import dataclass
 from typing import cast
 
 import orjson
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.loop.batch_probe import BatchProbe
+from consumers.loop.client_errors import ExpelledError, is_expelled, is_fatal
 from consumers.loop.closing import close_within
 from consumers.loop.commit_pace import CommitPace
+from consumers.loop.committing import OffsetCommits, kafka_position
 from consumers.loop.config import consumer_config, gathering_config, group_id
 from consumers.loop.contact import BrokerContact
 from consumers.loop.coordinator import BrokerQuestion, CoordinatorWatch
@@ -36,6 +38,7 @@ from consumers.loop.damage import DAMAGE, PartitionDamage
 from consumers.loop.decoding import Entry, damaged, decode
 from consumers.loop.deliveries import Pending
 from consumers.loop.handler import Handler, Lane, Preparation
+from consumers.loop.incarnations import KnownIncarnations
 from consumers.loop.lanes import LanePolicy, Lanes
 from consumers.loop.membership import LOST_AFTER_S, Membership
 from consumers.loop.offsets import PartitionOffsets
@@ -79,20 +82,8 @@ DRAIN_S = 10.0
 # Leaving the group takes some ms. Without a broker it has no use.
 CLOSE_S = 10.0
 
-# The group removed this member, and the client does not join again by itself. (After UNKNOWN_MEMBER_ID and FENCED_MEMBER_EPOCH it does: the
-# coordinator had not heard of it for too long. Its partitions are then reported as lost.)
-_EXPELLED = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID})
-
-# Ten times as long as the client itself waits for a coordinator.
-REPLY_AFTER_S = 100.0
-
 # Errors that show that the client reads the partition.
 _HEARD = frozenset({KafkaError._PARTITION_EOF, *DAMAGE})
-
-
-class ExpelledError(Exception):
-    """The group removed this consumer, because it did not poll for too long. End the process: a new one starts clean, and Kafka redelivers what
-    this one did without committing its offsets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +108,6 @@ class _Unacknowledged:
     offsets: Mapping[PartitionOffsets, Collection[int]]
     pending: Pending
     since: float
-
-
-@dataclass(slots=True)
-class _Committing:
-    """A request to the coordinator to commit offsets."""
-
-    offsets: Mapping[PartitionOffsets, int]
-    since: float
-    served_since: float
-    """Since when the client waits for the reply while the coordinator responds to others."""
-    reply: Sequence[KafkaError] | None = None
-    """The errors of the reply. None: there is no reply yet."""
 
 
 class ConsumerLoop:
@@ -171,13 +150,16 @@ class ConsumerLoop:
         self._is_turn_of_postponed = False
         self._tells_of_outage_at = float("-inf")
         self._assigned: dict[tuple[str, int], PartitionOffsets] = {}
-        self._committed: dict[PartitionOffsets, int] = {}
-        self._committing: _Committing | None = None
-        self._pace = CommitPace()
+        self._commits = OffsetCommits(
+            handler.name,
+            self._assigned,
+            pace=CommitPace(),
+            is_served=lambda: self._coordinator.is_served,
+            on_committed=lambda: self._passed(Failpoint.CONSUMER_AFTER_OFFSET_COMMIT),
+        )
         self._noted: dict[tuple[Topic, int], Position] = {}
         """The progress that is stored, for the assigned partitions."""
-        self._known_ids: dict[Topic, str] = {}
-        """The ids of the topics whose partitions were assigned to the present client."""
+        self._known = KnownIncarnations(self._topics)
         self._replaced: list[str] = []
         """Assigned partitions whose topic had another id before, with the same client."""
         self._silence = Silence()
@@ -209,9 +191,10 @@ class ConsumerLoop:
         self._generation = self._stored_generation
         # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
         config = consumer_config(self._settings, self._handler.name, self._generation) | gathering_config(self._handler.name)
-        self._committing = None
+        self._commits.joined()
+        self._known.joined()
         self._consumer = Consumer(
-            {**config, "stats_cb": self._note_statistics, "on_commit": self._on_commit}, logger=self._client_logger
+            {**config, "stats_cb": self._note_statistics, "on_commit": self._commits.on_reply}, logger=self._client_logger
         )
         self._consumer.subscribe(list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         self._membership.joins()
@@ -260,7 +243,6 @@ class ConsumerLoop:
         log_action(Action.CLIENT_RENEWED, role=self._handler.name, reason=reason, partitions=partitions)
         self._consumer.close()
         self._replaced = []
-        self._known_ids.clear()
         self._join()
 
     def _turn(self) -> None:
@@ -275,17 +257,15 @@ class ConsumerLoop:
         if self._in_flight is None:
             self._hand_over()
         if self._in_flight is None:
-            self._commit_if_due()
+            self._commits.commit_if_due(self._consumer)
             self._note_turn()
         else:
             self._await_worker()
 
     def _idle_s(self) -> float:
         """How long an idle loop may wait for a record."""
-        due_in_s = self._postponed.due_in_s()
-        idle_s = IDLE_POLL_S if due_in_s is None else min(IDLE_POLL_S, due_in_s)
-        is_due = self._committing is None and self._moved()
-        return min(idle_s, max(0.0, self._pace.due_in_s)) if is_due else idle_s
+        due = (self._postponed.due_in_s(), self._commits.due_in_s)
+        return min([IDLE_POLL_S, *(due_in_s for due_in_s in due if due_in_s is not None)])
 
     def _note_turn(self) -> None:
         self.health.failing = (
@@ -349,7 +329,7 @@ class ConsumerLoop:
                 lambda offset: self._probe.next_batch(partition.cluster_topic, partition.partition, offset)
             )
         next_offset, given_up = damage.reported(batch_offset, partition.polled_up_to)
-        self._consumer.seek(_position(partition, next_offset))
+        self._consumer.seek(kafka_position(partition, next_offset))
         if given_up is None:
             return []
         log_action(
@@ -365,9 +345,9 @@ class ConsumerLoop:
     def _judge(self, error: KafkaError) -> None:
         """Handles an error, which arrives as a message. librdkafka retries most of them itself, for example a topic that does not exist
         yet."""
-        if error.code() in _EXPELLED:
+        if is_expelled(error):
             raise ExpelledError(str(error))
-        if _is_fatal(error):
+        if is_fatal(error):
             raise KafkaException(error)
         log_action(Action.POLL_ERROR, role=self._handler.name, error=str(error))
 
@@ -378,7 +358,7 @@ class ConsumerLoop:
             return
         feeders = {entry.partition: entry.lane for entry in entries if entry.lane in full and entry.partition not in self._paused}
         if feeders:
-            self._consumer.pause([_position(partition) for partition in feeders])
+            self._consumer.pause([kafka_position(partition) for partition in feeders])
             self._paused |= feeders
 
     def _resume_feeders(self) -> None:
@@ -389,7 +369,7 @@ class ConsumerLoop:
             self._resume(resumed)
 
     def _resume(self, partitions: Sequence[PartitionOffsets]) -> None:
-        self._consumer.resume([_position(partition) for partition in partitions])
+        self._consumer.resume([kafka_position(partition) for partition in partitions])
         for partition in partitions:
             del self._paused[partition]
 
@@ -455,7 +435,7 @@ class ConsumerLoop:
             self._receive(0.0)
             # Hand over the next micro-batch before the commit, so that the worker need not wait for it.
             self._hand_over()
-            self._commit_if_due()
+            self._commits.commit_if_due(self._consumer)
 
     def _finish(self, finished: _InFlight) -> None:
         """Raises the worker's error. The worker has already retried where a retry could help."""
@@ -534,101 +514,26 @@ class ConsumerLoop:
                 raise
             log_action(Action.DRAIN_FAILED, role=self._handler.name, error=without_values(error))
         else:
-            self._commit()
-            while self._committing is not None and (remaining := until - time.monotonic()) > 0:
+            self._commits.commit(self._consumer)
+            while self._commits.is_waiting and (remaining := until - time.monotonic()) > 0:
                 self._consumer.poll(min(IDLE_POLL_S, remaining))  # records that come now are left to the next member
-                self._judge_reply()
-
-    # --- Step 5: commit -----------------------------------------------------------------------------------------------------
-
-    def _moved(self) -> dict[PartitionOffsets, int]:
-        """Returns the offsets that have moved since they were committed."""
-        return {
-            partition: partition.next_offset
-            for partition in self._assigned.values()
-            if partition.next_offset is not None and partition.next_offset != self._committed.get(partition)
-        }
-
-    def _commit_if_due(self) -> None:
-        self._judge_reply()
-        if self._pace.due_in_s <= 0:
-            self._commit()
-
-    def _commit(self) -> None:
-        """Asks the coordinator to commit the offsets that have moved, one request at a time. After a failure the next request includes them;
-        until then a crash leads to redelivery.
-
-        Raises ExpelledError.
-        """
-        self._judge_reply()
-        if self._committing is not None:
-            return
-        moved = self._moved()
-        if not moved:
-            return
-        self._pace.committed()
-        now = time.monotonic()
-        self._committing = _Committing(moved, now, now)
-        try:
-            self._consumer.commit(offsets=[_position(*each) for each in moved.items()], asynchronous=True)
-        except KafkaException as exception:
-            self._committing.reply = [exception.args[0]]
-        self._judge_reply()
-
-    def _judge_reply(self) -> None:
-        committing = self._committing
-        if committing is None:
-            return
-        if committing.reply is None:
-            self._wait_for_reply(committing)
-            return
-        self._committing = None
-        for error in committing.reply:
-            if error.code() in _EXPELLED or _is_fatal(error):
-                raise ExpelledError(str(error))
-            log_action(Action.COMMIT_FAILED, role=self._handler.name, error=str(error))
-        if not committing.reply:
-            owned = set(self._assigned.values())
-            self._committed |= {partition: offset for partition, offset in committing.offsets.items() if partition in owned}
-            self._passed(Failpoint.CONSUMER_AFTER_OFFSET_COMMIT)
-
-    def _wait_for_reply(self, committing: _Committing) -> None:
-        """Raises ExpelledError if no reply comes although the coordinator responds to another client.
-
-        Then this client has lost track of its group: it is no member any more, and does not say so (row 77 of docs/faults.md). While the
-        coordinator is unreachable, the loop reads on.
-        """
-        now = time.monotonic()
-        if not self._coordinator.is_served:
-            committing.served_since = now
-        elif now - committing.served_since >= REPLY_AFTER_S:
-            raise ExpelledError(
-                f"no reply to a commit of offsets for {REPLY_AFTER_S:g} s, although the coordinator responds to others"
-            )
+                self._commits.judge_reply()
 
     # --- Called by librdkafka, inside poll and consume, where nothing may raise ------------------------------------------
-
-    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        """Notes the coordinator's reply."""
-        if self._committing is not None:
-            metrics.STEP_SECONDS.labels(self._handler.name, "commit").observe(time.monotonic() - self._committing.since)
-            self._committing.reply = [
-                each for each in (error, *(partition.error for partition in partitions)) if each is not None
-            ]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Starts a new topic incarnation at its beginning: the offset committed under the topic's name may belong to the previous one."""
         self.health.broker_contact = True
         ids: Mapping[Topic, str] = {}
-        outdated: list[TopicPartition] = []
+        outdated: Sequence[TopicPartition] = ()
         if partitions:
             try:
                 ids = self._topic_ids(self._handler.topics, timeout_s=ASSIGNMENT_S)
-                if replaced := self._of_replaced(partitions, ids):
+                if replaced := self._known.replaced(partitions, ids):
                     # The present client reads nothing of these partitions. `_renew_client` replaces it.
                     self._replaced += self._names(replaced)
                     return
-                outdated = self._outdated(consumer, partitions, ids)
+                outdated = self._known.outdated(consumer, partitions, ids, timeout_s=ASSIGNMENT_S)
             except KafkaException as error:
                 log_action(Action.TOPIC_IDS_UNKNOWN, role=self._handler.name, error=str(error))
         for assigned in partitions:
@@ -646,26 +551,6 @@ class ConsumerLoop:
     def _names(self, partitions: Sequence[TopicPartition]) -> list[str]:
         return [f"{self._topics[each.topic].value}/{each.partition}" for each in partitions]
 
-    def _of_replaced(self, partitions: Sequence[TopicPartition], ids: Mapping[Topic, str]) -> Sequence[TopicPartition]:
-        """The partitions whose topic had another id when this client was assigned partitions of it. Notes the ids."""
-        topics = {self._topics[partition.topic] for partition in partitions}
-        replaced = {
-            topic for topic in topics if (topic_id := ids.get(topic)) and self._known_ids.setdefault(topic, topic_id) != topic_id
-        }
-        return [partition for partition in partitions if self._topics[partition.topic] in replaced]
-
-    def _outdated(self, consumer: Consumer, partitions: list[TopicPartition], ids: Mapping[Topic, str]) -> list[TopicPartition]:
-        """Returns the partitions for which the group has committed an offset of another incarnation. Raises KafkaException."""
-        places = [TopicPartition(partition.topic, partition.partition) for partition in partitions]
-        committed = {(each.topic, each.partition): each.metadata for each in consumer.committed(places, timeout=ASSIGNMENT_S)}
-        return [
-            partition
-            for partition in partitions
-            if (of := committed.get((partition.topic, partition.partition)))
-            and (topic_id := ids.get(self._topics[partition.topic]))
-            and of != topic_id
-        ]
-
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Drops the partitions. The micro-batch under way continues: its effect stays valid, and the next owner commits its offsets."""
         keys = {(partition.topic, partition.partition) for partition in partitions}
@@ -673,10 +558,10 @@ class ConsumerLoop:
         self._lanes.drop(revoked)
         self._postponed.drop(revoked)
         self._silence.revoked(revoked)
+        self._commits.revoked(revoked)
         # A partition that is assigned again would otherwise still be paused.
         self._resume([partition for partition in self._paused if partition in revoked])
         for partition in revoked:
-            self._committed.pop(partition, None)
             self._damage.pop(partition, None)
             self._noted.pop((partition.topic, partition.partition), None)
         log_action(Action.PARTITIONS_REVOKED, role=self._handler.name, partitions=self._names(partitions))
@@ -691,11 +576,6 @@ class ConsumerLoop:
         self._membership.report(report["cgrp"], is_served=self._coordinator.is_served)
 
 
-def _is_fatal(error: KafkaError) -> bool:
-    """Whether the client is of no use any more. As a message, a fatal error has only the code, without the flag."""
-    return error.fatal() or error.code() == KafkaError._FATAL
-
-
 def _origin(message: Message) -> tuple[str, int]:
     """Returns topic and partition. For an error that concerns no partition, returns a pair that no partition has."""
     topic, partition = message.topic(), message.partition()
@@ -707,8 +587,3 @@ def _offsets(entries: Sequence[Entry]) -> dict[PartitionOffsets, set[int]]:
     for entry in entries:
         offsets[entry.partition].add(entry.offset)
     return offsets
-
-
-def _position(partition: PartitionOffsets, offset: int = OFFSET_INVALID) -> TopicPartition:
-    """Returns a position with the topic's id as metadata, because Kafka stores committed offsets by topic name only."""
-    return TopicPartition(partition.cluster_topic, partition.partition, offset, partition.topic_id)

@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from sqlalchemy import Connection, Engine
 
 from consumers.loop import runtime
+from consumers.loop.client_errors import ExpelledError
 from consumers.loop.handler import Handled, Lane, Record
-from consumers.loop.runtime import ExpelledError
 from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
 from orchestrator.batches.model import NewItem

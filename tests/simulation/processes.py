@@ -9,10 +9,11 @@ from typing import Any, NoReturn, cast
 from confluent_kafka import Consumer
 from sqlalchemy import Connection, Engine, text
 
+from consumers.loop.client_errors import ExpelledError
 from consumers.loop.coordinator import CoordinatorWatch
 from consumers.loop.handler import Handler
 from consumers.loop.processing import Processed
-from consumers.loop.runtime import ConsumerLoop, ExpelledError
+from consumers.loop.runtime import ConsumerLoop
 from consumers.loop.silence import Silence
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
@@ -100,7 +101,7 @@ class ConsumerProcess:
         self._loop._coordinator = CoordinatorWatch(_never_asked, clock=lambda: 0.0)
         self._loop._worker = cast("Worker[Processed]", _ImmediateWorker())
         self._loop._passed = self._loop._processor._passed = _passed
-        self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke, self._loop._on_commit)
+        self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke, self._loop._commits.on_reply)
 
     def turn(self, fetch: Fetch, *, commit_refused: bool = False) -> None:
         """One turn of the loop. If it ends the process, the next one starts, with nothing but what is stored."""

@@ -12,8 +12,10 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
 
+from consumers.loop import committing
 from consumers.loop import runtime as module
 from consumers.loop.batch_probe import BatchProbe
+from consumers.loop.client_errors import ExpelledError
 from consumers.loop.commit_pace import CommitPace
 from consumers.loop.coordinator import ASK_EVERY_S, REFUSED_AFTER_S, CoordinatorWatch
 from consumers.loop.decoding import Entry
@@ -22,7 +24,7 @@ from consumers.loop.lanes import LanePolicy
 from consumers.loop.membership import LOST_AFTER_S, Membership
 from consumers.loop.postponing import Failure
 from consumers.loop.processing import NextOffsets, Processed, Processor
-from consumers.loop.runtime import ConsumerLoop, ExpelledError
+from consumers.loop.runtime import ConsumerLoop
 from consumers.loop.silence import SILENT_AFTER_S, Silence
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
@@ -174,7 +176,7 @@ class Loop:
         self.ids: Mapping[Topic, str] | Exception = {Topic.COMMANDS: "now"}
         self.loop = ConsumerLoop(settings, ToyHandler(), cast("Engine", None), cast("Any", SettledAtOnce()), policy=policy)
         self.loop._consumer = cast("Consumer", self.client)
-        self.client.on_commit = self.loop._on_commit
+        self.client.on_commit = self.loop._commits.on_reply
         self.loop._worker = cast("Worker[Processed]", self.worker)
         self.loop._processor = cast("Processor", self.work)
         self.loop._topic_ids = cast("BrokerTopicIds", self._topic_ids)
@@ -184,7 +186,7 @@ class Loop:
         self.now = 0.0
         self.loop._silence = Silence(clock=lambda: self.now)
         self.loop._membership = Membership(clock=lambda: self.now)
-        self.loop._pace = CommitPace(every_s=0)
+        self.loop._commits._pace = CommitPace(every_s=0)
         self.refused: KafkaException | None = None
         self.generation = 1
         self.loop._coordinator = CoordinatorWatch(self._describe, clock=lambda: self.now)
@@ -332,7 +334,7 @@ def test_the_next_commit_makes_up_for_a_failed_one(loop: Loop) -> None:
 
 
 def test_under_load_offsets_are_committed_at_intervals_and_an_idle_loop_wakes_for_them(loop: Loop) -> None:
-    loop.loop._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
+    loop.loop._commits._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
     loop.turn(record(0, 5))
     assert loop.commits == [{0: 6}], "the first commit after a pause must not wait"
     loop.turn(record(0, 6))
@@ -351,7 +353,7 @@ def test_under_load_offsets_are_committed_at_intervals_and_an_idle_loop_wakes_fo
 
 
 def test_a_loop_that_stops_commits_what_waits_for_its_interval(loop: Loop) -> None:
-    loop.loop._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
+    loop.loop._commits._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
     loop.turn(record(0, 5))
     loop.turn(record(0, 6))
     loop.loop._drain()
@@ -423,7 +425,7 @@ def test_a_fatal_error_ends_the_loop_and_another_does_not(loop: Loop) -> None:
 
 
 def test_row_77_client_whose_commits_get_no_reply_ends_the_loop(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REPLY_AFTER_S", 0.0)
+    monkeypatch.setattr(committing, "REPLY_AFTER_S", 0.0)
     loop.client.replies_to_commits = False
     loop.turn(record(0, 5), end(1, 0))
     # An unreachable coordinator is no reason to end: the loop reads on.
