@@ -14,7 +14,7 @@ from api.endpoints.calls import Call, Reply, Service, key_of_our_own, replayed, 
 from api.http import cursors
 from api.http.etag import etag, none_matches, query_hash
 from api.http.problems import ProblemError
-from api.load.watching import is_settled
+from api.load.watching import Watch, is_settled
 from orchestrator.batches import erasing, operations
 from orchestrator.batches.model import (
     Actor,
@@ -49,6 +49,9 @@ from schemas.paths import API_PATH
 
 # The polling interval: a batch of 25 finishes well within it, and clients that want to know sooner follow the event stream.
 LOOK_AGAIN = {"Retry-After": "1"}
+
+# A long poll tells of the progress within this time once, as a stream does. It tells of the end at once.
+_GATHERS_S = 0.2
 
 
 def submit(call: Call) -> Reply:
@@ -225,14 +228,23 @@ async def get_batch(request: web.Request, call: Call) -> web.Response:
         else:
             # The client continues from what it has just been shown.
             watch.version = known
-            await watch.wait(query.wait)
+            await _changed(watch, deadline)
             found = await _read_batch(call, query, watchers.read)
         while found.reply.status == 304 and not found.is_settled and not watchers.closing:
             watch.version = found.version
-            if not await watch.wait(deadline - loop.time()):
+            if not await _changed(watch, deadline):
                 break
             found = await _read_batch(call, query, watchers.read)
         return found.reply.response()
+
+
+async def _changed(watch: Watch, deadline: float) -> bool:
+    """Whether the batch has changed before the deadline, on the event loop's clock. Progress gathers for a moment."""
+    loop = asyncio.get_running_loop()
+    if not await watch.wait(deadline - loop.time()):
+        return False
+    await watch.gather(min(_GATHERS_S, deadline - loop.time()))
+    return True
 
 
 async def _read_batch(call: Call, query: OneBatchQuery, run: Callable[[Callable[[], _Found]], Awaitable[_Found]]) -> _Found:

@@ -34,11 +34,13 @@ def is_settled(batch: BatchView) -> bool:
 
 @dataclass(eq=False, slots=True)
 class Watch:
-    """One follower. `version` is the last one it has seen; `changed` is set when there is a newer one, or when the process ends."""
+    """One follower. `version` is the last one it has seen; `changed` is set when there is a newer one, or when the process ends. `urgent` is
+    set with it, unless the batch goes on."""
 
     organization_id: str
     version: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    urgent: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, timeout_s: float) -> bool:
         """Whether something changed within the time."""
@@ -49,6 +51,14 @@ class Watch:
             return False
         self.changed.clear()
         return True
+
+    async def gather(self, timeout_s: float) -> None:
+        """Waits for an urgent change, at most for the time. Then it forgets all changes, so the caller must read the batch now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.urgent.wait()
+        self.changed.clear()
+        self.urgent.clear()
 
 
 class Watchers:
@@ -100,10 +110,12 @@ class Watchers:
         self.closing = True
         self._wake(list(self._watches))
 
-    def _wake(self, batch_ids: Iterable[str]) -> None:
+    def _wake(self, batch_ids: Iterable[str], *, goes_on: bool = False) -> None:
         for batch_id in batch_ids:
             for watch in self._watches.get(batch_id, ()):
                 watch.changed.set()
+                if not goes_on:
+                    watch.urgent.set()
 
     async def _listen(self) -> None:
         while True:
@@ -138,10 +150,11 @@ class Watchers:
                 await readable.wait()
                 readable.clear()
                 driver.poll()
-                changed = {notice.payload for notice in driver.notifies}
+                changed = {watching.announced(notice.payload) for notice in driver.notifies}
                 driver.notifies.clear()
-                self.recent.changed(changed)
-                self._wake(changed)
+                self.recent.changed({each.batch_id for each in changed})
+                for each in changed:
+                    self._wake([each.batch_id], goes_on=each.goes_on)
         finally:
             loop.remove_reader(descriptor)
 
@@ -162,6 +175,7 @@ class Watchers:
                 for watch in self._watches.get(batch_id, ()):
                     if watch.version != present.get(batch_id):
                         watch.changed.set()
+                        watch.urgent.set()
 
 
 def _listening(engine: Engine) -> Connection:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, text
 
 from orchestrator.batches.model import BatchFilter, BatchPage, BatchView, Measurement, Revocation
 from orchestrator.batches.repository import ActivityRepository, BatchChange, BatchToCreate, EventOf
-from orchestrator.batches.states import BatchStatus, Counts
+from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, BatchStatus, Counts
 from orchestrator.storage import arrays, creating, locks, outbox, relay_wakeup, revoking, watching
 from orchestrator.storage.prepared import Prepared
 from orchestrator.storage.statements import read_statements
@@ -167,7 +167,11 @@ class Batches(ActivityRepository):
                 "completed_at": [change.completed_at for change in changes],
             },
         )
-        watching.announce(self._connection, [change.batch_id for change in changes])
+        watching.announce(
+            self._connection,
+            [change.batch_id for change in changes if change.status in TERMINAL_BATCH_STATUSES],
+            going_on=[change.batch_id for change in changes if change.status not in TERMINAL_BATCH_STATUSES],
+        )
 
     def mark_cancelled(self, batch_id: UUID, *, at: datetime, by: str, reason: str | None) -> None:
         self._connection.execute(_MARK_CANCELLED, {"batch_id": batch_id, "at": at, "by": by, "reason": reason})

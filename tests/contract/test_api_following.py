@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,13 +17,14 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
 from api.access.tickets import ticket_key
-from api.endpoints import events
+from api.endpoints import batches, events
 from api.load.database import Database
 from api.load.recent import RecentlyShown
 from api.load.watching import Watch
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from schemas.api.batches import BatchEvent, TicketResponse
+from schemas.envelope import Topic
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import Pipeline, mentors
@@ -163,6 +165,67 @@ def test_a_long_poll_that_continues_a_get_reads_the_batch_only_if_it_has_changed
     monkeypatch.setattr(Database, "look", note_read)
     answer = coordinator.get(url, params={"wait": "1s"}, headers={"If-None-Match": tag})
     assert (answer.status_code, waits_before_reads) == ((200, [0]) if is_changed else (304, [1]))
+
+
+def test_a_long_poll_gathers_progress_until_the_end(
+    coordinator: httpx.Client, pipeline: Pipeline, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    waits: list[float] = []
+    reads: list[Database] = []
+    changed, wait, look = RecentlyShown.changed, Watch.wait, Database.look
+
+    def hear(recent: RecentlyShown, batch_ids: Collection[str]) -> None:
+        changed(recent, batch_ids)
+        heard.extend(batch_ids)
+
+    async def note_wait(watch: Watch, timeout_s: float) -> bool:
+        waits.append(timeout_s)
+        return await wait(watch, timeout_s)
+
+    def note_read(database: Database, *given: Any) -> Any:
+        reads.append(database)
+        return look(database, *given)
+
+    monkeypatch.setattr(RecentlyShown, "changed", hear)
+    monkeypatch.setattr(Watch, "wait", note_wait)
+    monkeypatch.setattr(Database, "look", note_read)
+    monkeypatch.setattr(batches, "_GATHERS_S", 3_600.0)
+    eventually(lambda: listening(owner))
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    first, *others = pipeline.take(Topic.COMMANDS)
+    url = f"{API_PATH}/{batch_id}"
+    tag = coordinator.get(url).headers["ETag"]
+    reads.clear()
+    with ThreadPoolExecutor(1) as beside:
+        poll = beside.submit(coordinator.get, url, params={"wait": "60s"}, headers={"If-None-Match": tag})
+        eventually(lambda: waits)
+        pipeline.handle(pipeline.aggregator, pipeline.handle(pipeline.registration, [first]).events)
+        eventually(lambda: str(batch_id) in heard)
+        pipeline.handle(pipeline.aggregator, pipeline.handle(pipeline.registration, others).events)
+        answer = poll.result()
+    assert (answer.status_code, answer.json()["status"]) == (200, "completed")
+    assert len(reads) <= 2, "at its start, if at all, and at the end"
+
+
+def test_a_long_poll_tells_of_progress_although_no_end_comes(
+    coordinator: httpx.Client, pipeline: Pipeline, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_GATHERS_S", 0.01)
+    eventually(lambda: listening(owner))
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    first, *_ = pipeline.take(Topic.COMMANDS)
+    url = f"{API_PATH}/{batch_id}"
+    tag = coordinator.get(url).headers["ETag"]
+    with ThreadPoolExecutor(1) as beside:
+        poll = beside.submit(coordinator.get, url, params={"wait": "60s"}, headers={"If-None-Match": tag})
+        pipeline.handle(pipeline.aggregator, pipeline.handle(pipeline.registration, [first]).events)
+        answer = poll.result()
+    assert (answer.status_code, answer.json()["status"], answer.json()["completed"]) == (200, "processing", 1)
 
 
 def test_a_long_poll_returns_304_after_its_time(coordinator: httpx.Client, pipeline: Pipeline) -> None:

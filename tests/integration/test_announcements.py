@@ -22,7 +22,13 @@ Heard = Callable[[], list[str]]
 
 
 @pytest.fixture
-def heard(settings: Settings, pipeline: Pipeline) -> Iterator[Heard]:
+def said() -> list[watching.Announced]:
+    """All announcements that `heard` has received, in their order."""
+    return []
+
+
+@pytest.fixture
+def heard(settings: Settings, pipeline: Pipeline, said: list[watching.Announced]) -> Iterator[Heard]:
     """The announcements since the last call, each batch once."""
     engine = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -38,7 +44,8 @@ def heard(settings: Settings, pipeline: Pipeline) -> Iterator[Heard]:
             told: list[str] = []
             while select.select([driver], [], [], PATIENCE_S)[0]:
                 driver.poll()
-                told += [each.payload or each.channel for each in driver.notifies]
+                told += [watching.announced(each.payload).batch_id or each.channel for each in driver.notifies]
+                said.extend(watching.announced(each.payload) for each in driver.notifies if each.payload)
                 driver.notifies.clear()
                 if "test_is_over" in told:
                     return sorted(set(told[: told.index("test_is_over")]))
@@ -65,6 +72,24 @@ def test_each_change_is_announced(pipeline: Pipeline, heard: Heard) -> None:
     ):
         change()
         assert heard() == [str(batch_id)]
+
+
+def test_an_announcement_says_whether_the_batch_goes_on(pipeline: Pipeline, heard: Heard, said: list[watching.Announced]) -> None:
+    running, ended = pipeline.submit(mentors(2)), pipeline.submit(mentors(1, first=5))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = pipeline.take(Topic.COMMANDS)
+    last = next(one for one in commands if str(running).encode() in one.value)
+    first_results = pipeline.handle(pipeline.registration, [one for one in commands if one is not last]).events
+    pipeline.handle(pipeline.aggregator, first_results)
+    assert heard() == sorted([str(running), str(ended)])
+    assert set(said) == {(str(running), True), (str(ended), False)}
+    said.clear()
+    # A person's change of a running batch is told at once.
+    pipeline.call(relabel_batch, ADMIN, running, "another")
+    pipeline.handle(pipeline.aggregator, pipeline.handle(pipeline.registration, [last]).events)
+    assert heard() == [str(running)]
+    assert said == [(str(running), False)] * 2
 
 
 def test_a_collected_batch_is_announced_when_it_is_complete_or_forgotten(pipeline: Pipeline, heard: Heard) -> None:
