@@ -24,11 +24,17 @@ def get(call: Call) -> Reply:
     return Reply(200, _shown(found), {"Cache-Control": "no-store"})
 
 
+def _state(view: ForgettingView) -> str:
+    if view.pseudonym is None:
+        return "waiting" if view.done_at is None else "unknown"
+    return "running" if view.done_at is None else "done"
+
+
 def _shown(view: ForgettingView) -> dict[str, Any]:
     """The request as a `ForgettingResponse`."""
     return {
         "forgetting_id": view.forgetting_id,
-        "state": "done" if view.done_at is not None else "waiting" if view.pseudonym is None else "running",
+        "state": _state(view),
         "pseudonym": view.pseudonym,
         "requested_by": view.requested_by,
         "requested_at": view.requested_at,

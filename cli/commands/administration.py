@@ -168,7 +168,7 @@ def register(app: typer.Typer) -> None:
         from orchestrator.batches.errors import ConflictError
         from orchestrator.batches.model import Actor, Role
         from orchestrator.directory.forgetting import Forgetter
-        from orchestrator.directory.forgetting_requests import ForgettingRequests
+        from orchestrator.directory.forgetting_requests import NOBODY_HAS_IT, ForgettingRequests
         from orchestrator.process.failpoints import failpoints
         from orchestrator.storage.database import transact
         from orchestrator.storage.people import ForgettingKey, ForgettingKeyError
@@ -195,6 +195,8 @@ def register(app: typer.Typer) -> None:
             except (ConflictError, ForgettingKeyError) as error:
                 raise BadInputError(str(error)) from error
             done = transact(engine, lambda connection: ForgettingRequests(connection).find(actor, asked.forgetting_id))
+        if done.done_at is not None and done.pseudonym is None:
+            raise BadInputError(NOBODY_HAS_IT)
         sentence = (
             f"Forgotten: {done.changed_rows} rows changed. The pseudonym is {done.pseudonym}."
             if done.done_at is not None

@@ -30,6 +30,8 @@ class PurgePolicy:
     max_batches: int = 200
     # What one round may do before the sweep is due again: a second or two. The next round finds what is left.
     max_chunks: int = 50
+    forgets_for_s: float = 6.0
+    """How long one round may search for people who are forgotten. In a large database the search takes minutes."""
 
     @classmethod
     def of(cls, settings: Settings) -> "PurgePolicy":
@@ -41,6 +43,7 @@ class PurgePolicy:
             # An event that is read again must find its delivery.
             max(timedelta(days=settings.webhook_delivery_days), timedelta(hours=settings.topic_retention_hours)),
             None if days is None else timedelta(days=days),
+            forgets_for_s=settings.sweep_interval_ms / 2_000,
         )
 
 
@@ -96,7 +99,7 @@ class Purger:
         if notes_after is not None:
             steps["erase_notes"] = lambda engine: self._erase_notes(engine, notes_after)
         if forgetter is not None:
-            steps["forget"] = lambda engine: Purged(forgotten=forgetter.work(engine, max_steps=self._policy.max_chunks).people)
+            steps["forget"] = lambda engine: Purged(forgotten=forgetter.work(engine, most_s=self._policy.forgets_for_s).people)
         return steps
 
     def _remove_batches(self, engine: Engine) -> Purged:

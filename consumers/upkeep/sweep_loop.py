@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from time import monotonic
 
 from confluent_kafka import KafkaException
 from sqlalchemy import Engine
@@ -37,8 +38,12 @@ class SweepLoop:
 
         An outage only delays a sweep: a stuck item stays stuck until the next one.
         """
-        while not self._stopping.wait(self._interval_s):
+        pause_s = self._interval_s
+        while not self._stopping.wait(pause_s):
+            began_s = monotonic()
             self._sweep()
+            # A sweep in which somebody is forgotten takes up to half of the interval. The next one is no later for that.
+            pause_s = self._interval_s - min(monotonic() - began_s, self._interval_s / 2)
 
     def _sweep(self) -> None:
         failed: list[str] = []

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 from sqlalchemy import Connection, Row
 
 from orchestrator.batches.errors import ConflictError, ForbiddenError, NotFoundError
 from orchestrator.batches.model import Actor, Role
 from orchestrator.directory.files import CLOSED_ROLE
-from orchestrator.directory.known_people import is_known
+from orchestrator.directory.known_people import FIRST_SOUGHT, is_known
 from orchestrator.storage.people import ForgettingKey, read_forgotten
 from orchestrator.storage.statements import read_statements
 
@@ -22,6 +23,13 @@ _OPEN = _SQL["open"].text()
 _FIND = _SQL["find"].text()
 _RUNS = _SQL["runs"].text()
 _COORDINATES = _SQL["coordinates"].text()
+
+# The word is not quoted: it may be a name.
+NOBODY_HAS_IT = (
+    "Nobody has this id: no mentor in the directory, and no record, edit or request. Check the spelling, also capital letters; "
+    "somebody who was forgotten is not known any more."
+)
+"""Why a request is refused, or ends without a change."""
 
 _MAY_FORGET = frozenset({Role.ADMIN, Role.SERVICE})
 _MAY_LOOK = _MAY_FORGET | {Role.AUDITOR}
@@ -48,7 +56,8 @@ class ForgettingRequests:
     def ask(
         self, actor: Actor, mentor_id: str, *, key: ForgettingKey | None = None, also_unknown: bool = False
     ) -> ForgettingView:
-        """Asks to forget a person; returns the open request if there is one. The id is in the directory, or a record has it.
+        """Asks to forget a person; returns the open request if there is one. The id is in the directory, or a record has it. In large tables
+        the sweeper finds out whether somebody has it.
 
         With the key, somebody who was forgotten before is known too, so that texts that were written since are searched again. With
         `also_unknown` nobody need have the id: a database that was restored may lack the person, whom the next import would bring back.
@@ -69,14 +78,11 @@ class ForgettingRequests:
         if self._connection.execute(_RUNS, person).scalar_one():
             detail = "A running batch has an item for this mentor. Wait until it has finished, or cancel it."
             raise ConflictError("mentor_in_running_batch", detail)
-        if not also_unknown and not self._is_known(person, key):
-            # The word is not quoted: it may be a name.
-            detail = (
-                "Nobody has this id: no mentor in the directory, and no record, edit or request. Check the spelling, also capital letters; "
-                "somebody who was forgotten is not known any more."
-            )
-            raise ConflictError("mentor_unknown", detail)
-        values = {"forgetting_id": uuid4(), "requested_by": actor.subject, "channel": actor.channel}
+        is_known = also_unknown or self._is_known(person, key)
+        if is_known is False:
+            raise ConflictError("mentor_unknown", NOBODY_HAS_IT)
+        place = None if is_known else orjson.dumps(FIRST_SOUGHT).decode()
+        values = {"forgetting_id": uuid4(), "requested_by": actor.subject, "channel": actor.channel, "place": place}
         row = None
         while row is None:
             # The open request may be done between the two statements; then a new one is stored.
@@ -84,14 +90,13 @@ class ForgettingRequests:
             row = self._connection.execute(_OPEN, person).one_or_none()
         return _view(row)
 
-    def _is_known(self, person: Mapping[str, str], key: ForgettingKey | None) -> bool:
-        """Whether the id is a person's. Otherwise a typing mistake would erase the word from every text, and be recorded as an erasure."""
-        if is_known(self._connection, person["organization_id"], person["mentor_id"]):
+    def _is_known(self, person: Mapping[str, str], key: ForgettingKey | None) -> bool | None:
+        """Whether the id is a person's; None if that takes too long to find out. Otherwise a typing mistake would erase the word from every
+        text, and be recorded as an erasure."""
+        names = (person["organization_id"], person["mentor_id"])
+        if key is not None and read_forgotten(self._connection, key).pseudonym(*names) is not None:
             return True
-        return (
-            key is not None
-            and read_forgotten(self._connection, key).pseudonym(person["organization_id"], person["mentor_id"]) is not None
-        )
+        return is_known(self._connection, *names)
 
     def find(self, actor: Actor, forgetting_id: UUID) -> ForgettingView:
         """Returns a request. Raises ForbiddenError, NotFoundError."""

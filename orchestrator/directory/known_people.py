@@ -1,13 +1,25 @@
 """Whether an id is a person's: the places in which forgetting would replace it (docs/decisions/0045-forgetting.md)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from orchestrator.directory.person_columns import TABLES, Holds, Table
+from orchestrator.directory.person_pages import Page, following
 
-_FIRST = ("registration.mentor", "registration.coordinator", "orchestrator.receipt_salt", "registration.activity")
-"""Tables that have an index which begins with the organization and the person, or are small."""
+AT_ONCE_BYTES = 256 * 1024 * 1024
+"""How large the tables may be together for a request to search them: that takes 0.25 s of CPU. The sweeper searches larger ones."""
+
+_INDEXED: Mapping[str, tuple[str, ...]] = {
+    "registration.mentor": ("mentor_id",),
+    "registration.coordinator": ("coordinator_id",),
+    "registration.coordinator_scope": ("coordinator_id",),
+    "orchestrator.receipt_salt": ("person_id",),
+    "orchestrator.idempotency_key": ("subject",),
+    "registration.activity": ("attributed_to", "registered_by"),
+}
+"""The columns of ids by which, after the organization, an index begins."""
 
 _IN_JSON = {
     "orchestrator.item_history": ":person_id IN (t.submitted ->> 'mentor_id', t.correction ->> 'mentor_id')",
@@ -30,22 +42,50 @@ def _conditions(name: str, table: Table) -> Iterator[str]:
         yield _IN_JSON[name]
 
 
-def _statement() -> str:
-    """One place after the other, up to the first that has the id."""
-    places = [
-        f"EXISTS (SELECT FROM {name} t WHERE t.organization_id = :organization_id AND {condition})"
-        for name in [*_FIRST, *(each for each in TABLES if each not in _FIRST)]
-        for condition in _conditions(name, TABLES[name])
-    ]
-    return "SELECT " + "\n    OR ".join(places)
+_WHERE = {name: " OR ".join(found) for name, table in TABLES.items() if (found := list(_conditions(name, table)))}
+"""The condition that a row of a table names the person by the id. A table is read once for all its columns."""
+
+_SOUGHT = list(_WHERE)
+FIRST_SOUGHT: Mapping[str, Any] = {"table": _SOUGHT[0], "after": None, "is_sought": True}
+"""The place of a request whose id has to be searched for, before its work begins."""
 
 
-_IS_KNOWN = text(_statement())
+def _exists(name: str, condition: str) -> str:
+    return f"EXISTS (SELECT FROM {name} t WHERE t.organization_id = :organization_id AND ({condition}))"
 
 
-def is_known(connection: Connection, organization_id: str, person_id: str) -> bool:
-    """Whether a row of the organization names this person by the id.
+_BY_INDEX = text(
+    "SELECT " + " OR ".join(_exists(name, f"t.{column} = :person_id") for name, columns in _INDEXED.items() for column in columns)
+)
+_SIZE = text("SELECT sum(pg_relation_size(name)) FROM unnest(CAST(:names AS regclass[])) AS n (name)")
+_ANYWHERE = text("SELECT " + " OR ".join(_exists(name, condition) for name, condition in _WHERE.items()))
 
-    An id that nobody has is searched for in whole tables, which takes seconds if there are millions of rows. Texts do not count.
-    """
-    return bool(connection.execute(_IS_KNOWN, {"organization_id": organization_id, "person_id": person_id}).scalar_one())
+
+def is_known(connection: Connection, organization_id: str, person_id: str) -> bool | None:
+    """Whether a row of the organization names this person by the id; None if the tables are too large to search them now. Texts do not
+    count."""
+    person = {"organization_id": organization_id, "person_id": person_id}
+    if connection.execute(_BY_INDEX, person).scalar_one():
+        return True
+    if connection.execute(_SIZE, {"names": _SOUGHT}).scalar_one() > AT_ONCE_BYTES:
+        return None
+    return bool(connection.execute(_ANYWHERE, person).scalar_one())
+
+
+def is_sought(place: Mapping[str, Any] | None) -> bool:
+    """Whether a request is at a place where its id is searched for."""
+    return place is not None and place.get("is_sought", False)
+
+
+def has_person(connection: Connection, page: Page, organization_id: str, person_id: str) -> bool:
+    """Whether a row of the page names this person by the id."""
+    found = text(f"SELECT {_exists(page.table, f'{page.condition} AND ({_WHERE[page.table]})')}")
+    return bool(
+        connection.execute(found, {**page.parameters, "organization_id": organization_id, "person_id": person_id}).scalar_one()
+    )
+
+
+def sought_after(page: Page) -> Mapping[str, Any] | None:
+    """The place after this page; None if it was the last."""
+    table = page.table if page.end is not None else following(page.table, _SOUGHT)
+    return None if table is None else {"table": table, "after": page.end, "is_sought": True}

@@ -104,6 +104,7 @@ class Action(Enum):
 
     # Forgetting.
     PERSON_FORGOTTEN = logging.INFO, "A person was forgotten, as `request` asked: the tables name them no more."
+    PERSON_UNKNOWN = logging.INFO, "Nobody has the id that `request` asked to forget. Nothing was changed."
 
     # Consumer groups.
     PARTITIONS_ASSIGNED = logging.INFO, "Kafka assigned these further `partitions` to the role."

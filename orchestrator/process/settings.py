@@ -157,7 +157,8 @@ class Settings(BaseSettings):
         # the registration has passed it and sends it again: 20 + 3 x 12 = 56 s at most.
         default=12_000,
         ge=10,
-        description="Time between two sweeps. With it, a stuck item is sent again within 60 s (invariant 5).",
+        description="Time between the beginnings of two sweeps. The pause after a sweep is at least half of it. With it, a stuck item is sent "
+        "again within 60 s (invariant 5).",
     )
     sweep_stuck_after_ms: int = Field(default=20_000, ge=0, description="Ignore batches that changed within this time.")
     trouble_after_ms: int = Field(

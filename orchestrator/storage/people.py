@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,8 +36,10 @@ _OF_NOBODY = frozenset(
 """The fields of JSON that name no person. An id like 2026 also stands in dates, and in ids of other things."""
 
 
-def spellings(words: Iterable[str]) -> list[str]:
-    """The words as they are, composed and decomposed: other programs write é as one character or as two."""
+def spellings(mentor_id: str, name: str | None) -> list[str]:
+    """What a person is searched for in texts: the id and the name as they are, composed and decomposed, because other programs write é as one
+    character or as two. A name of one word is not searched for: it may be an everyday word."""
+    words = [mentor_id, *([name] if name is not None and " " in name.strip() else [])]
     return list(dict.fromkeys(each for word in words for each in (word, normalize("NFC", word), normalize("NFD", word))))
 
 
@@ -56,7 +59,39 @@ class Word:
     length: int
 
 
-class ForgettingKey:
+class WordHash(ABC):
+    """How the words of people are compared."""
+
+    @abstractmethod
+    def id_hash(self, organization_id: str, mentor_id: str) -> bytes:
+        """The hash of an id as it is written."""
+
+    @abstractmethod
+    def text_hash(self, organization_id: str, text: str) -> bytes:
+        """The hash of a piece of text, without regard to case."""
+
+    def words(self, organization_id: str, mentor_id: str, name: str | None) -> list[Word]:
+        """What a person is recognized by."""
+        return [
+            Word(self.id_hash(organization_id, mentor_id), True, len(mentor_id)),
+            *(Word(self.text_hash(organization_id, text), False, len(text)) for text in spellings(mentor_id, name)),
+        ]
+
+
+class PlainWords(WordHash):
+    """The words themselves, for a person who is being forgotten: a hash for each word of each text would take most of the time. They are not
+    stored."""
+
+    def id_hash(self, organization_id: str, mentor_id: str) -> bytes:
+        """The id."""
+        return mentor_id.encode()
+
+    def text_hash(self, organization_id: str, text: str) -> bytes:
+        """The text in small letters."""
+        return text.lower().encode()
+
+
+class ForgettingKey(WordHash):
     """The key of the hashes. It is not in the database, so a copy of the database does not show who was forgotten."""
 
     def __init__(self, secret: str) -> None:
@@ -64,27 +99,23 @@ class ForgettingKey:
         self.check = self._hash("check")
         """Shows whether hashes were made with this key."""
         # The same mentors occur again and again in a replay.
-        self.id_hash = lru_cache(maxsize=100_000)(self._id_hash)
+        self._cached_id_hash = lru_cache(maxsize=100_000)(self._id_hash)
 
     @classmethod
     def of(cls, settings: Settings) -> "ForgettingKey | None":
         """Returns the key of the settings; None if there is none."""
         return None if settings.forgetting_key is None else cls(settings.forgetting_key.get_secret_value())
 
+    def id_hash(self, organization_id: str, mentor_id: str) -> bytes:
+        """The hash under the key."""
+        return self._cached_id_hash(organization_id, mentor_id)
+
     def _id_hash(self, organization_id: str, mentor_id: str) -> bytes:
         return self._hash("id", organization_id, mentor_id)
 
     def text_hash(self, organization_id: str, text: str) -> bytes:
-        """The hash of a piece of text, without regard to case."""
+        """The hash under the key."""
         return self._hash("text", organization_id, text.lower())
-
-    def words(self, organization_id: str, mentor_id: str, name: str | None) -> list[Word]:
-        """What a person is recognized by. A name of one word is not searched for: it may be an everyday word."""
-        texts = spellings([mentor_id, *([name] if name is not None and " " in name.strip() else [])])
-        return [
-            Word(self.id_hash(organization_id, mentor_id), True, len(mentor_id)),
-            *(Word(self.text_hash(organization_id, text), False, len(text)) for text in texts),
-        ]
 
     def _hash(self, *parts: str) -> bytes:
         return hmac.digest(self._secret, "\0".join(parts).encode(), hashlib.sha256)
@@ -99,7 +130,7 @@ class _Organization:
 class ForgottenPeople:
     """Everybody who was forgotten, by the hashes of their words."""
 
-    def __init__(self, key: ForgettingKey | None, words: Iterable[tuple[str, Word, str]] = ()) -> None:
+    def __init__(self, key: WordHash | None, words: Iterable[tuple[str, Word, str]] = ()) -> None:
         """`words` are organization, word and pseudonym. They need a key."""
         self._key = key
         self._organizations: dict[str, _Organization] = defaultdict(_Organization)

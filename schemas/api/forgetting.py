@@ -20,10 +20,15 @@ class ForgettingResponse(Response):
 
     forgetting_id: UUID
     state: Annotated[
-        Literal["waiting", "running", "done"],
-        Field(description="It runs as soon as the sweeper has begun, and waits for running batches that name the mentor."),
+        Literal["waiting", "running", "done", "unknown"],
+        Field(
+            description="It runs as soon as the sweeper has begun, and waits for running batches that name the mentor. Unknown: nobody has the"
+            " id, and nothing was changed."
+        ),
     ]
-    pseudonym: Annotated[str | None, Field(description="What replaces the id; null until the sweeper has begun.")]
+    pseudonym: Annotated[
+        str | None, Field(description="What replaces the id; null until the sweeper has begun, and if nobody has the id.")
+    ]
     requested_by: str
     requested_at: AwareDatetime
     changed_rows: Annotated[int, Field(description="How many rows of the database were changed so far.")]

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import relabel_batch, retry_failed_items
+from orchestrator.directory import known_people
 from orchestrator.directory.forgetting import Forgetter
 from orchestrator.process.failpoints import failpoints
 from orchestrator.storage.people import ForgettingKey
@@ -64,6 +65,25 @@ def test_what_is_refused(admin: httpx.Client, coordinator: httpx.Client, pipelin
         answer = client.post(FORGETTINGS_PATH, json=body)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert admin.get(f"{FORGETTINGS_PATH}/{uuid4()}").json()["code"] == "forgetting_not_found"
+
+
+def test_in_large_tables_an_id_that_nobody_has_is_found_out_by_the_sweeper(
+    admin: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request has a deadline, and no index finds a failed item by its mentor."""
+    monkeypatch.setattr(known_people, "AT_ONCE_BYTES", -1)
+    pipeline.submit([item("left-1")])
+    pipeline.drain()
+    [mistyped, left] = [asked(admin, mentor_id) for mentor_id in ("visit", "left-1")]
+    assert [each["state"] for each in (mistyped, left)] == ["waiting", "waiting"]
+    forget(pipeline)
+    found = [admin.get(f"{FORGETTINGS_PATH}/{each['forgetting_id']}") for each in (mistyped, left)]
+    for answer in found:
+        ForgettingResponse.model_validate_json(answer.content, extra="forbid")
+    assert [(answer.json()["state"], answer.json()["changed_rows"] > 0) for answer in found] == [
+        ("unknown", False),
+        ("done", True),
+    ]
 
 
 def test_after_it_nothing_that_is_shown_published_or_logged_names_the_person(

@@ -1,14 +1,14 @@
 """Forgetting a person: name and notes are erased, and the id is replaced by a pseudonym everywhere (docs/decisions/0045-forgetting.md)."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from re import _parser
 from typing import Any, Literal
 from unicodedata import normalize
 from unittest.mock import Mock
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 import pytest
@@ -25,25 +25,31 @@ from orchestrator.batches.operations import (
     retry_failed_items,
     submit_bulk_registration,
 )
+from orchestrator.directory import known_people
 from orchestrator.directory.files import read_directory
-from orchestrator.directory.forgetting import Forgetter, Forgot
+from orchestrator.directory.forgetting import BATCH_COSTS_ITEMS, Forgetter, Forgot, Limits
 from orchestrator.directory.forgetting_requests import ForgettingRequests, ForgettingView
 from orchestrator.directory.importing import ImportReport, import_directory
 from orchestrator.directory.known_people import is_known
 from orchestrator.directory.person_columns import TABLES, Holds
+from orchestrator.directory.person_pages import read_page
+from orchestrator.process.actions import Action
 from orchestrator.process.failpoints import Failpoint, InjectedError, failpoints
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted
 from orchestrator.replay.rebuild import Replay
 from orchestrator.storage import quantities
 from orchestrator.storage.database import transact
+from orchestrator.storage.locks import take_batches
 from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, ForgottenPeople
+from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.verification.receipts import Tampering, audit_logs
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.test_replay import RecordingPipeline, compared, promoted, run
 from tests.support.closing import close
+from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, standard_directory
 from tests.support.receipts import append_and_sign
 from tests.support.revoking import revoke
@@ -96,8 +102,11 @@ def find(pipeline: Pipeline, asked: ForgettingView) -> ForgettingView:
     )
 
 
-def forgetter(setting: str = "", *, page_rows: int = 3, key: ForgettingKey | None = KEY) -> Forgetter:
-    return Forgetter(key, failpoints(setting), page_rows=page_rows)
+SMALL = Limits(page_rows=3, hits=2, items=2, sought_rows=2)
+
+
+def forgetter(setting: str = "", *, limits: Limits = SMALL, key: ForgettingKey | None = KEY) -> Forgetter:
+    return Forgetter(key, failpoints(setting), limits=limits)
 
 
 def forget(pipeline: Pipeline, mentor_id: str = PERSON) -> str:
@@ -345,6 +354,20 @@ def test_a_name_is_found_however_its_letters_are_composed(
     assert label == f"{pseudonym}, {pseudonym}"
 
 
+def test_an_id_of_any_characters_is_found_in_texts_as_it_is_written(pipeline: RecordingPipeline, owner: Engine) -> None:
+    odd = ["a.b(c", "***=x|y", r"back\slash", "[a-z]{2}", "m 1#", "$^", 'quoted"id', "ÆØ.1"]
+    for number, mentor_id in enumerate(odd):
+        pipeline.submit([item(mentor_id), item(OTHER, day=DAY - timedelta(days=number), notes=f"not {mentor_id}, aXb")])
+    pipeline.drain()
+    with owner.connect() as connection:
+        of_others = text("SELECT notes FROM orchestrator.batch_item WHERE mentor_id = :id ORDER BY activity_date DESC")
+        for mentor_id in odd:
+            ask(pipeline, mentor_id)
+        assert forgetter(limits=Limits()).work(pipeline.engine).people == len(odd)
+        notes = connection.execute(of_others, {"id": OTHER}).scalars().all()
+    assert [re.fullmatch(r"not forgotten-\w+, aXb", note) is not None for note in notes] == [True] * len(odd)
+
+
 def test_it_waits_for_a_batch_that_began_before(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
     asked = ask(pipeline)
     assert ask(pipeline).forgetting_id == asked.forgetting_id, "the request is open"
@@ -354,6 +377,46 @@ def test_it_waits_for_a_batch_that_began_before(pipeline: RecordingPipeline, own
     assert forgetter().work(pipeline.engine).people == 1
     assert pipeline.status(running).batch.counts.completed == 1
     assert named_in(owner, PERSON, NAME, NOTE) == set()
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_a_batch_that_does_not_name_the_person_is_not_locked(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """The other person's id begins with the forgotten one's, so that only a closer look tells them apart."""
+    named = pipeline.submit([item(PERSON)])
+    other = pipeline.submit([item(OTHER, notes=f"{OTHER} came")], label=f"for {OTHER}")
+    pipeline.drain()
+    ask(pipeline)
+    with owner.begin() as connection:
+        take_batches(connection, [other])
+        assert forgetter(limits=Limits()).work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON) == set()
+    assert pipeline.status(named).batch.status == "completed"
+
+
+def test_a_transaction_locks_few_batches_and_those_that_run_keep_no_others_from_it(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = [pipeline.submit([item(PERSON, day=DAY - timedelta(days=day)), item(OTHER)]) for day in range(1, 8)]
+    pipeline.drain()
+    asked = ask(pipeline)
+    running = pipeline.submit([item(PERSON)])
+    locked: list[int] = []
+    lock = PostgresActivityRepository.lock_batches
+
+    def noted(repository: PostgresActivityRepository, batch_ids: Sequence[UUID]) -> None:
+        locked.append(len(batch_ids))
+        lock(repository, batch_ids)
+
+    monkeypatch.setattr(PostgresActivityRepository, "lock_batches", noted)
+    assert forgetter(limits=Limits(items=2 * BATCH_COSTS_ITEMS)).work(pipeline.engine).waiting == 1
+    assert (max(locked), sum(locked)) == (2, len(ended))
+    with owner.connect() as connection:
+        left = connection.execute(text("SELECT batch_id FROM orchestrator.batch_item WHERE mentor_id = :id"), {"id": PERSON})
+        assert left.scalars().all() == [running]
+    pipeline.drain()
+    assert forgetter().work(pipeline.engine).people == 1
+    assert find(pipeline, asked).done_at is not None
+    assert named_in(owner, PERSON) == set()
     assert verify(pipeline.engine, settings).breaches == []
 
 
@@ -471,6 +534,86 @@ def insert_anything(connection: Connection, name: str, values: Mapping[str, str]
     connection.execute(text(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({', '.join(row.values())})"))
 
 
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every table is too large for a request to search it."""
+    monkeypatch.setattr(known_people, "AT_ONCE_BYTES", -1)
+
+
+@pytest.mark.usefixtures("large")
+def test_in_large_tables_a_word_that_is_nobodys_id_is_found_out_later_and_erases_nothing(
+    pipeline: RecordingPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    batch_id = pipeline.submit([item(PERSON)], label="a visit at Kari's")
+    pipeline.drain()
+    asked = ask(pipeline, "visit")
+    assert ask(pipeline, "visit") == asked, "the request is open"
+    with pytest.raises(InjectedError):
+        forgetter(f"{Failpoint.FORGETTING_AFTER_PAGE}=raise@3").work(pipeline.engine)
+    assert (find(pipeline, asked).done_at, find(pipeline, asked).pseudonym) == (None, None)
+    assert forgetter().work(pipeline.engine) == Forgot()
+    done = find(pipeline, asked)
+    assert (done.done_at is not None, done.pseudonym, done.changed_rows) == (True, None, 0)
+    [line] = logged(caplog, Action.PERSON_UNKNOWN)
+    assert (line["request"], logged(caplog, Action.PERSON_FORGOTTEN)) == (str(asked.forgetting_id), [])
+    with pipeline.engine.connect() as connection:
+        label = connection.scalar(text("SELECT label FROM orchestrator.batch WHERE batch_id = :id"), {"id": batch_id})
+        left = connection.execute(text("SELECT mentor_id, place FROM registration.forgetting")).one()
+        words = connection.scalar(text("SELECT count(*) FROM registration.forgotten_word"))
+    assert (label, tuple(left), words) == ("a visit at Kari's", (None, None), 0)
+
+
+@pytest.mark.usefixtures("large")
+def test_in_large_tables_somebody_who_only_has_a_failed_item_is_forgotten(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """No index finds the item of somebody who has no activity."""
+    pipeline.submit([item("nobody"), item("left-1", notes=NOTE)], label="with left-1")
+    pipeline.drain()
+    asked = ask(pipeline, "left-1")
+    assert forgetter().work(pipeline.engine).people == 1
+    assert find(pipeline, asked).changed_rows > 0
+    assert named_in(owner, "left-1", NOTE) == set()
+
+
+@pytest.mark.usefixtures("large")
+def test_in_large_tables_somebody_who_was_forgotten_is_recognized(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """The sweeper has the key, so it need not find the id anywhere."""
+    batch_id = pipeline.submit([item(PERSON)])
+    pipeline.drain()
+    pseudonym = forget(pipeline)
+    pipeline.call(relabel_batch, ADMIN, batch_id, f"for {PERSON}")
+    pipeline.drain()
+    assert forget(pipeline) == pseudonym
+    assert named_in(owner, PERSON) == set()
+
+
+def test_an_id_that_stands_in_any_column_is_also_found_page_by_page(pipeline: RecordingPipeline, owner: Engine) -> None:
+    left = "left-1"
+    searched = [
+        name for name, table in TABLES.items() if {Holds.ID, Holds.ROW, Holds.IDS, Holds.SALT} & set(table.columns.values())
+    ]
+    with owner.connect() as connection:
+        for name in searched:
+            with connection.begin_nested() as savepoint:
+                [(column, holds), *_] = [
+                    each for each in TABLES[name].columns.items() if each[1] in (Holds.ID, Holds.ROW, Holds.IDS, Holds.SALT)
+                ]
+                value = f"ARRAY['{left}']" if holds is Holds.IDS else f"'{left}'"
+                insert_anything(connection, name, {"organization_id": f"'{ORGANIZATION}'", column: value})
+                assert list(sought(connection, left)) == [name]
+                savepoint.rollback()
+
+
+def sought(connection: Connection, person: str) -> Iterator[str]:
+    """The tables of which a page has the person."""
+    place: Mapping[str, Any] | None = known_people.FIRST_SOUGHT
+    while place is not None:
+        page = read_page(connection, place["table"], place["after"], 1)
+        if known_people.has_person(connection, page, ORGANIZATION, person):
+            yield page.table
+        place = known_people.sought_after(page)
+
+
 def test_what_the_product_does_itself_makes_nobody_of_its_names(pipeline: RecordingPipeline, owner: Engine) -> None:
     pipeline.submit([item(PERSON, notes=NOTE)])
     pipeline.drain()
@@ -489,7 +632,7 @@ def test_asking_again_returns_the_request_until_it_is_done(pipeline: RecordingPi
     pipeline.drain()
     first = ask(pipeline)
     steps = 0
-    while not forgetter().work(pipeline.engine, max_steps=1).people:
+    while not forgetter().work(pipeline.engine, most_s=0).people:
         steps += 1
         again = ask(pipeline)
         assert (again.forgetting_id, again.done_at) == (first.forgetting_id, None)

@@ -17,6 +17,7 @@ from cli.main import app
 from consumers.reading.topic_reader import TopicReader
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import retry_failed_items
+from orchestrator.directory import known_people
 from orchestrator.process.settings import Settings
 from producers.producer import EventProducer
 from schemas.envelope import Topic
@@ -78,7 +79,7 @@ def end_retention(settings: Settings) -> None:
 
 
 def test_a_person_is_forgotten_by_command_and_no_topic_names_them_after_its_retention(
-    pipeline: RecordingPipeline, publisher: EventProducer, settings: Settings, tmp_path: Path
+    pipeline: RecordingPipeline, publisher: EventProducer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = [item(PERSON, notes=NOTE), item(PERSON, day=DAY - timedelta(days=1), kind="unknown")]
     batch_id = pipeline.submit(items, label=f"with {PERSON}")
@@ -92,6 +93,10 @@ def test_a_person_is_forgotten_by_command_and_no_topic_names_them_after_its_rete
     assert (keyless.exit_code, "BULKREG_FORGETTING_KEY" in keyless.output) == (2, True)
     mistyped = bulkreg(settings, *forget[:-1], "with")
     assert (mistyped.exit_code, "Check the spelling" in mistyped.output) == (2, True)
+    with monkeypatch.context() as large:
+        large.setattr(known_people, "AT_ONCE_BYTES", -1)
+        sought = bulkreg(settings, *forget[:-1], "with")
+    assert (sought.exit_code, "Check the spelling" in sought.output) == (2, True)
     assert document(bulkreg(settings, *forget[:-1], ABSENT, "--also-unknown"))["changed_rows"] == 0
     ran = bulkreg(settings, *forget)
     done = document(ran)

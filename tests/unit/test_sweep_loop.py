@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine
 
+from consumers.upkeep import sweep_loop
 from consumers.upkeep.purger import Purged, Purger
 from consumers.upkeep.sweep_loop import SweepLoop
 from consumers.upkeep.sweeper import Sweeper, Swept
@@ -51,6 +52,28 @@ class Sweeps:
         self._sweeps.pop(0)
         if not self._sweeps:
             self.loop.stop()
+
+
+@pytest.mark.parametrize(("sweep_takes_s", "pause_s"), [(0, 12), (4, 8), (6, 6), (60, 6)])
+def test_the_time_of_a_sweep_counts_towards_the_interval_up_to_half_of_it(
+    monkeypatch: pytest.MonkeyPatch, sweep_takes_s: float, pause_s: float
+) -> None:
+    now, pauses = [100.0], []
+
+    def step(_: Engine) -> Swept:
+        now[0] += sweep_takes_s
+        return Swept()
+
+    def wait(pause_s: float) -> bool:
+        pauses.append(pause_s)
+        return len(pauses) > 1
+
+    monkeypatch.setattr(sweep_loop, "monotonic", lambda: now[0])
+    sweeper, purger = SimpleNamespace(steps={"fold": step}), SimpleNamespace(steps={})
+    loop = SweepLoop(cast("Sweeper", sweeper), cast("Purger", purger), cast("Engine", None), interval_s=12)
+    monkeypatch.setattr(loop, "_stopping", SimpleNamespace(wait=wait))
+    loop.run()
+    assert pauses == [12, pause_s]
 
 
 def test_the_sweeper_runs_before_the_purger_in_every_sweep() -> None:

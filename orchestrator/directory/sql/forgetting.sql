@@ -29,7 +29,7 @@ SELECT coalesce((SELECT name FROM mentors), (SELECT name FROM coordinators));
 -- name: begin
 -- parameters: forgetting_id uuid, name text, pseudonym text
 -- Stores what is searched for, and what replaces it. By the primary key.
-UPDATE registration.forgetting SET name = :name, pseudonym = :pseudonym WHERE forgetting_id = :forgetting_id;
+UPDATE registration.forgetting SET name = :name, pseudonym = :pseudonym, place = NULL WHERE forgetting_id = :forgetting_id;
 
 -- name: move
 -- parameters: forgetting_id uuid, place json, changed_rows bigint
@@ -38,23 +38,10 @@ UPDATE registration.forgetting SET place = CAST(:place AS jsonb), changed_rows =
 
 -- name: finish
 -- parameters: forgetting_id uuid, changed_rows bigint
--- Removes what was searched for. By the primary key.
+-- Removes what was searched for. Without a pseudonym, nobody has the id. By the primary key.
 UPDATE registration.forgetting
 SET mentor_id = NULL, name = NULL, place = NULL, changed_rows = changed_rows + :changed_rows, done_at = clock_timestamp()
 WHERE forgetting_id = :forgetting_id;
-
--- name: folded
--- parameters: words text[]
--- The words as texts are searched for them.
-SELECT array_agg(DISTINCT registration.folded(word)) FROM unnest(CAST(:words AS text[])) AS w (word);
-
--- name: key_columns
--- parameters: table_name text
--- The columns of a table's primary key, in order, with their types. From the catalog.
-SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_index i
-JOIN LATERAL unnest(CAST(i.indkey AS int2[])) WITH ORDINALITY AS k (attnum, place) ON true
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = to_regclass(:table_name) AND i.indisprimary ORDER BY k.place;
 
 -- name: busy
 -- parameters: batch_ids uuid[]
@@ -62,6 +49,11 @@ WHERE i.indrelid = to_regclass(:table_name) AND i.indisprimary ORDER BY k.place;
 SELECT batch_id::text FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) AND (status IN ('pending', 'processing') OR pending > 0)
 UNION
 SELECT batch_id::text FROM orchestrator.outbox WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]));
+
+-- name: sizes
+-- parameters: batch_ids uuid[]
+-- How many items these batches have. By the primary key.
+SELECT batch_id::text, total_items FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]));
 
 -- name: own_items
 -- parameters: organization_id text, mentor_id text, batch_ids uuid[], first_items uuid[], last_items uuid[]

@@ -1,10 +1,11 @@
 -- Statements on requests to forget a person, and on what refuses one (docs/decisions/0045-forgetting.md).
 
 -- name: ask
--- parameters: forgetting_id uuid, organization_id text, mentor_id text, requested_by text, channel text
--- Stores a request, unless one for this person is open. By the unique index forgetting_open.
-INSERT INTO registration.forgetting (forgetting_id, organization_id, mentor_id, requested_by, channel, requested_at)
-VALUES (:forgetting_id, :organization_id, :mentor_id, :requested_by, :channel, clock_timestamp())
+-- parameters: forgetting_id uuid, organization_id text, mentor_id text, requested_by text, channel text, place json
+-- Stores a request, unless one for this person is open. With a place, it is not known yet whether anybody has the id. By the unique index
+-- forgetting_open.
+INSERT INTO registration.forgetting (forgetting_id, organization_id, mentor_id, requested_by, channel, requested_at, place)
+VALUES (:forgetting_id, :organization_id, :mentor_id, :requested_by, :channel, clock_timestamp(), CAST(:place AS jsonb))
 ON CONFLICT (organization_id, mentor_id) WHERE done_at IS NULL DO NOTHING;
 
 -- name: open

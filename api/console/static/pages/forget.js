@@ -101,7 +101,7 @@ class ForgettingPage {
       <h2 class="ds-heading" data-size="sm" id="state" tabindex="-1">${text(`forget.state.${state}`)}</h2>
       ${this.looking.view()}
       <p class="buttons">
-        ${state === "done"
+        ${state === "done" || state === "unknown"
           ? html`<button type="button" class="ds-button" data-variant="secondary" @click=${() => { this.#request = null; this.#show("mentor"); }}>
               ${text("forget.another")}
             </button>`
