@@ -61,9 +61,13 @@ class ReplaySource:
     def read_into(self, replay: Replay, spans: Sequence[Span], on_progress: Callable[[int], None]) -> int:
         """Adds all records to the replay and returns their number. Calls `on_progress` with each chunk's number of offsets."""
         records = 0
-        for chunk in self._reader.read(spans):
-            replay.add_results([(raw.partition, raw.offset, raw.value) for topic, raw in chunk if topic is Topic.RESULTS])
-            replay.add([_record(topic, raw) for topic, raw in chunk if topic is not Topic.RESULTS])
+        # Of a result, only the value is used.
+        for results in self._reader.read_values([span for span in spans if span.topic is Topic.RESULTS]):
+            replay.add_results(results)
+            records += len(results)
+            on_progress(len(results))
+        for chunk in self._reader.read([span for span in spans if span.topic is not Topic.RESULTS]):
+            replay.add([_record(topic, raw) for topic, raw in chunk])
             records += len(chunk)
             on_progress(len(chunk))
         return records

@@ -1,21 +1,24 @@
 """Reads topics from a point in the past to their present end, outside any consumer group: for replay and for dead letters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from consumers.loop.batch_probe import BatchProbe
 from consumers.loop.config import consumer_config
 from consumers.loop.damage import DAMAGE, PartitionDamage
-from consumers.loop.raw_record import RawRecord, take_apart
+from consumers.loop.raw_record import PlacedValue, RawRecord, take_apart, take_value
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
 from orchestrator.storage.consumer_groups import FIRST_GENERATION
 from schemas.envelope import Topic
+
+Taken = TypeVar("Taken")
 
 _TIMEOUT_S = 10.0
 # Large enough that the cost of a Python call does not matter, small enough that progress is visible.
@@ -137,6 +140,13 @@ class TopicReader:
 
     def read(self, spans: Sequence[Span]) -> Iterator[list[tuple[Topic, RawRecord]]]:
         """Yields the records of the spans in chunks, each partition's in order. Raises KafkaException on a broken connection."""
+        return self._read(spans, lambda topic, message: (topic, take_apart(message)))
+
+    def read_values(self, spans: Sequence[Span]) -> Iterator[list[PlacedValue]]:
+        """The same without keys, headers and times, at a third of the cost. All spans have the same topic."""
+        return self._read(spans, lambda _topic, message: take_value(message))
+
+    def _read(self, spans: Sequence[Span], take: Callable[[Topic, Message], Taken]) -> Iterator[list[Taken]]:
         topics = {span.topic.on_cluster(self._prefix): span.topic for span in spans}
         left = {(span.topic.on_cluster(self._prefix), span.partition): span.end for span in spans if span.offsets}
         self._consumer.assign(
@@ -176,7 +186,7 @@ class TopicReader:
                 elif (end := left.get(place)) is not None and offset >= read_up_to[place]:
                     read_up_to[place] = offset + 1
                     if offset < end:
-                        chunk.append((topics[place[0]], take_apart(message)))
+                        chunk.append(take(topics[place[0]], message))
                     if offset + 1 >= end:
                         del left[place]
             if chunk:

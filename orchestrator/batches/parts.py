@@ -45,6 +45,11 @@ def part_hash(
         )
         for position, item in items
     ]
+    return hash_of_rows(header, part, rows)
+
+
+def hash_of_rows(header: bytes, part: int, rows: Sequence[tuple[object, ...]]) -> bytes:
+    """The hash of one part's content, from rows like those of `part_hash`."""
     return hashlib.sha256(header + orjson.dumps([part, rows])).digest()
 
 

@@ -8,16 +8,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import orjson
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from orchestrator.batches.model import upstream_channel
+from orchestrator.replay.read_part import ReadPart, read_part
 from orchestrator.replay.shadow_tables import Difference, ShadowTables, copy_line, escaped
 from orchestrator.storage.people import ForgettingKey, ForgottenPeople, read_forgotten
-from orchestrator.upstream.part import submitted_part
 from schemas import events
 from schemas.corrections import CORRECTION
 from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_envelope
@@ -86,8 +86,7 @@ class Replay:
         for record in records:
             try:
                 envelope = open_envelope(record.headers, record.value)
-                data = _data(record.topic, envelope)
-                for table, row in _rows(record, envelope, data, self._only, self._people):
+                for table, row in _rows(record, envelope, self._only, self._people):
                     rows.setdefault(table, []).append(copy_line(row))
             except (UnreadableError, ValidationError):
                 self.unreadable += 1
@@ -147,34 +146,22 @@ def _result_row(value: bytes | None, people: ForgottenPeople) -> str | None:
     return row if _RESULT_ROW.fullmatch(row) else None
 
 
-def _data(topic: Topic, envelope: Envelope) -> events.EventData:
-    """The data of an event. Raises UnreadableError, ValidationError.
-
-    The strict parser takes longer than all other work on a `BatchSubmitted`. If re-serializing yields the same bytes, there are no duplicate
-    keys, NaNs or lone surrogates, so the fast parser is safe.
-    """
-    if topic is Topic.BATCHES and envelope.type == events.BATCH_SUBMITTED:
-        try:
-            document = orjson.loads(envelope.data)
-        except orjson.JSONDecodeError as error:
-            raise UnreadableError("not_json", str(error)) from error
-        if orjson.dumps(document) == envelope.data:
-            return events.BatchSubmitted.model_validate(document)
-    return events.read_event(topic, envelope)
-
-
 Rows = Iterable[tuple[str, Sequence[object]]]
 
 
-def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: UUID | None, people: ForgottenPeople) -> Rows:
-    """The rows that an event adds: table and values, with pseudonyms of forgotten people. Raises ValidationError for an invalid correction."""
-    if only not in (None, getattr(data, "batch_id", None)):
-        return
+def _rows(record: ReadRecord, envelope: Envelope, only: UUID | None, people: ForgottenPeople) -> Rows:
+    """The rows that an event adds: table and values, with pseudonyms of forgotten people. Raises UnreadableError, ValidationError."""
     at = _time_of(record, envelope)
     place = (record.partition, record.offset)
+    if record.topic is Topic.BATCHES and envelope.type == events.BATCH_SUBMITTED:
+        part = read_part(envelope, at)
+        if only in (None, part.batch_id):
+            yield "replay_part", _part_row(part, at, place, people)
+        return
+    data = events.read_event(record.topic, envelope)
+    if only not in (None, getattr(data, "batch_id", None)):
+        return
     match data:
-        case events.BatchSubmitted():
-            yield "replay_part", _part_row(data, envelope, at, place, people)
         case events.BatchRetryRequested():
             retried_by = people.id(data.organization_id, data.retried_by or envelope.source)
             common = (data.retry_number, retried_by, at, data.organization_id, *place)
@@ -202,7 +189,7 @@ def _rows(record: ReadRecord, envelope: Envelope, data: events.EventData, only: 
         case events.BatchCompleted():
             yield "replay_completion", (data.batch_id, data.retry_number, data.completed_at, data.organization_id)
         case events.BatchRejected():
-            yield "replay_rejection", (data.batch_id, data.rejected_event_id)
+            yield "replay_rejection", (data.batch_id, data.rejected_event_id, data.batch_continues)
 
 
 def _are_runs(positions: Sequence[tuple[int, ...]]) -> bool:
@@ -211,12 +198,9 @@ def _are_runs(positions: Sequence[tuple[int, ...]]) -> bool:
     return all(end < first <= last for end, (first, last, *_) in zip(ends, positions, strict=False))
 
 
-def _part_row(
-    data: events.BatchSubmitted, envelope: Envelope, at: datetime, place: tuple[int, int], people: ForgottenPeople
-) -> Sequence[object]:
-    part = submitted_part(data, envelope, at)
-    is_ours = envelope.source == SOURCE
+def _part_row(part: ReadPart, at: datetime, place: tuple[int, int], people: ForgottenPeople) -> Sequence[object]:
     organization_id = part.organization_id
+    items = [_item(item, organization_id, people) for item in part.items] if people else part.items
     return (
         part.batch_id,
         part.part,
@@ -226,29 +210,27 @@ def _part_row(
         people.id(organization_id, part.coordinator_id),
         people.value(organization_id, part.label),
         part.override_duplicates,
-        people.id(organization_id, (data.submitted_by if is_ours else None) or envelope.source),
-        (data.channel if is_ours else None) or upstream_channel(envelope.source),
-        is_ours,
-        part.origin.event_id,
-        part.origin.trace_id,
+        people.id(organization_id, part.submitted_by),
+        part.channel,
+        part.is_ours,
+        part.event_id,
+        part.trace_id,
         part.header_hash,
-        part.hashes.content_hash,
-        part.hashes.public_hash,
+        part.content_hash,
+        part.public_hash,
         DerivedIds(part.batch_id).item_id(0),
         at,
         *place,
-        len(data.items),
-        orjson.dumps([_item(item, organization_id, people) for item in data.items]).decode(),
+        len(items),
+        orjson.dumps(items).decode(),
     )
 
 
-def _item(item: events.SubmittedItem, organization_id: str, people: ForgottenPeople) -> Mapping[str, object]:
-    if not people:
-        return vars(item)
-    mentor_id = people.id(organization_id, item.mentor_id)
-    notes = people.value(organization_id, item.notes) if mentor_id == item.mentor_id else None
-    client_reference = people.value(organization_id, item.client_reference)
-    return {**vars(item), "mentor_id": mentor_id, "notes": notes, "client_reference": client_reference}
+def _item(item: Mapping[str, Any], organization_id: str, people: ForgottenPeople) -> Mapping[str, object]:
+    mentor_id = people.id(organization_id, item["mentor_id"])
+    notes = people.value(organization_id, item.get("notes")) if mentor_id == item["mentor_id"] else None
+    client_reference = people.value(organization_id, item.get("client_reference"))
+    return {**item, "mentor_id": mentor_id, "notes": notes, "client_reference": client_reference}
 
 
 def _correction(item: events.RetriedItem, organization_id: str, people: ForgottenPeople) -> str | None:

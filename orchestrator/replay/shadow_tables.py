@@ -58,7 +58,7 @@ COLUMNS = {
     "replay_revocation_read": "batch_id, organization_id, at, revoked_by, reason, runs, partition, record_offset",
     "replay_delete": "batch_id, version, at",
     "replay_completion": "batch_id, retry_number, completed_at, organization_id",
-    "replay_rejection": "batch_id, event_id",
+    "replay_rejection": "batch_id, event_id, batch_continues",
     "replay_result": "batch_id, position, attempt, outcome, activity_id, error, partition, record_offset",
 }
 """The columns that are copied into each table, in this order."""

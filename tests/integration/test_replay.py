@@ -654,6 +654,50 @@ POISON = [
 ]
 
 
+def twice_named(batch_id: UUID) -> tuple[OutgoingEvent, OutgoingEvent]:
+    """Two parts that name the same mentor. Each is valid by itself."""
+    return (
+        upstream(batch_id, [0], part=1, parts=2, total=2, first_mentor=640),
+        upstream(batch_id, [1], part=2, parts=2, total=2, first_mentor=639),
+    )
+
+
+def receive(pipeline: RecordingPipeline, *parts: OutgoingEvent) -> None:
+    for part in parts:
+        pipeline.queues[Topic.BATCHES].append(part)
+        pipeline.drain()
+
+
+def test_a_batch_that_was_refused_as_a_whole_twice_is_not_lost(pipeline: RecordingPipeline) -> None:
+    batch_id = new_batch_id()
+    receive(pipeline, *twice_named(batch_id))
+    receive(pipeline, *reversed(twice_named(batch_id)))
+    found = compared(pipeline.engine, pipeline.written)
+    assert (found.differences, found.not_covered) == ([], [])
+
+
+def test_parts_that_were_refused_with_their_batch_do_not_count_when_it_is_sent_again(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    batch_id = new_batch_id()
+    receive(pipeline, *twice_named(batch_id))
+    first, second = (upstream(batch_id, [p], part=p + 1, parts=2, total=2, first_mentor=650) for p in range(2))
+    receive(pipeline, second)
+    waits = compared(pipeline.engine, pipeline.written)
+    assert (waits.differences, waits.not_covered) == ([], [batch_id])
+    pipeline.queues[Topic.BATCHES].append(first)
+    accepted = compared(pipeline.engine, pipeline.written)
+    assert accepted.in_motion == [batch_id]
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.counts.completed == 2
+    assert compared(pipeline.engine, pipeline.written).differences == []
+    before = projection(owner)
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert projection(owner) == before
+
+
 def test_unreadable_records_are_only_counted(pipeline: RecordingPipeline) -> None:
     batches = small(pipeline)
     poison = [value.replace(b"BATCH", str(batches["completed"]).encode()) for value in POISON]

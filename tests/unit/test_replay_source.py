@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection
 
 from consumers.loop.handler import AGGREGATOR, SPLITTER
-from consumers.loop.raw_record import RawRecord
+from consumers.loop.raw_record import PlacedValue, RawRecord
 from consumers.reading import replay_source
 from consumers.reading.replay_source import RecordPlace, ReplaySource
 from consumers.reading.topic_reader import Span
@@ -27,7 +27,9 @@ class Reader:
     """The reader, controlled by the test."""
 
     def __init__(self, _settings: Settings) -> None:
+        self.results: Sequence[Sequence[PlacedValue]] = ()
         self.chunks: Sequence[Sequence[tuple[Topic, RawRecord]]] = ()
+        self.read_spans: list[Sequence[Span]] = []
         self.is_closed = False
         self.asked: object = None
 
@@ -45,7 +47,12 @@ class Reader:
     def committed(self, role: str, topic: Topic, generation: int) -> dict[int, int]:
         return {(SPLITTER, Topic.BATCHES, 1): {0: 4, 2: 0}, (AGGREGATOR, Topic.RESULTS, 3): {1: 9}}[role, topic, generation]
 
-    def read(self, _spans: Sequence[Span]) -> Iterator[Sequence[tuple[Topic, RawRecord]]]:
+    def read_values(self, spans: Sequence[Span]) -> Iterator[Sequence[PlacedValue]]:
+        self.read_spans.append(spans)
+        yield from self.results
+
+    def read(self, spans: Sequence[Span]) -> Iterator[Sequence[tuple[Topic, RawRecord]]]:
+        self.read_spans.append(spans)
         yield from self.chunks
 
 
@@ -55,7 +62,7 @@ class Rebuilt:
     def __init__(self) -> None:
         self.given: list[object] = []
 
-    def add_results(self, results: Sequence[tuple[int, int, bytes | None]]) -> None:
+    def add_results(self, results: Sequence[PlacedValue]) -> None:
         self.given += results
 
     def add(self, records: Sequence[ReadRecord]) -> None:
@@ -88,13 +95,13 @@ def test_batches_and_results_are_handled_as_far_as_their_consumers_groups(
 
 
 def test_each_chunk_is_added_and_reported(source: ReplaySource) -> None:
-    reader_of(source).chunks = [
-        [(Topic.BATCHES, raw(0)), (Topic.RESULTS, raw(7, partition=2)), (Topic.RESULTS, raw(8, None))],
-        [(Topic.LIFECYCLE, raw(3, None))],
-    ]
+    reader_of(source).results = [[(2, 7, b"v"), (1, 8, None)]]
+    reader_of(source).chunks = [[(Topic.BATCHES, raw(0))], [(Topic.LIFECYCLE, raw(3, None))]]
     rebuilt, progress = Rebuilt(), list[int]()
-    assert source.read_into(cast("Replay", rebuilt), [], progress.append) == 4
-    assert progress == [3, 1]
+    spans = [Span(topic, 0, 0, 9) for topic in TOPICS]
+    assert source.read_into(cast("Replay", rebuilt), spans, progress.append) == 4
+    assert reader_of(source).read_spans == [[spans[1]], [spans[0], spans[2]]]
+    assert progress == [2, 1, 1]
     headers = (("name", b"n"),)
     assert rebuilt.given == [
         (2, 7, b"v"),

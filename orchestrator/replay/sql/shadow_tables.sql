@@ -32,7 +32,7 @@ CREATE TEMPORARY TABLE replay_delete (batch_id uuid NOT NULL, version integer NO
 CREATE TEMPORARY TABLE replay_completion (
     batch_id uuid NOT NULL, retry_number integer NOT NULL, completed_at timestamptz NOT NULL, organization_id text NOT NULL
 );
-CREATE TEMPORARY TABLE replay_rejection (batch_id uuid NOT NULL, event_id text NOT NULL);
+CREATE TEMPORARY TABLE replay_rejection (batch_id uuid NOT NULL, event_id text NOT NULL, batch_continues boolean NOT NULL);
 CREATE TEMPORARY TABLE replay_result (
     batch_id uuid NOT NULL, position integer NOT NULL, attempt integer NOT NULL CHECK (attempt > 0), outcome text NOT NULL,
     activity_id uuid, error jsonb, partition integer NOT NULL, record_offset bigint NOT NULL
@@ -87,27 +87,44 @@ ORDER BY batch_id, position, attempt, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_retry (batch_id, position, attempt);
 ANALYZE replay_retry;
 
--- Each part once. A rejected event counts only if there is no other for the part: it may have been sent again and accepted.
+-- Where batches were refused as a whole. The parts before the refused event were forgotten with it, so they are refused as well. An event may
+-- have been delivered again after the refusal, and accepted: its first record is where it was refused.
+CREATE TEMPORARY TABLE replay_refusal AS
+SELECT batch_id, partition, max(record_offset) AS record_offset FROM (
+    SELECT DISTINCT ON (batch_id, event_id) batch_id, p.partition, p.record_offset
+    FROM replay_part p JOIN replay_rejection r USING (batch_id, event_id)
+    WHERE NOT r.batch_continues ORDER BY batch_id, event_id, p.record_offset, p.partition
+) AS refused GROUP BY batch_id, partition;
+ANALYZE replay_refusal;
+
+-- Each part once. A refused event counts only if there is no other for the part: it may have been sent again and accepted.
 CREATE TEMPORARY TABLE replay_chosen_part AS
 SELECT DISTINCT ON (batch_id, header_hash, part) batch_id, header_hash, part, parts, total_items, organization_id, coordinator_id,
        label, override_duplicates, submitted_by, channel, is_ours, event_id, trace_id, content_hash, public_hash, first_item_id, at,
-       partition, record_offset, item_count, part_number, r.batch_id IS NOT NULL AS is_rejected
-FROM replay_part p LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) r USING (batch_id, event_id)
-ORDER BY batch_id, header_hash, part, r.batch_id IS NOT NULL, record_offset, partition;
+       p.partition, p.record_offset, item_count, part_number,
+       r.batch_id IS NOT NULL OR coalesce(p.record_offset <= e.record_offset, false) AS is_rejected
+FROM replay_part p
+LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) r USING (batch_id, event_id)
+LEFT JOIN replay_refusal e USING (batch_id, partition)
+ORDER BY batch_id, header_hash, part, is_rejected, p.record_offset, p.partition;
 CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
 ANALYZE replay_chosen_part;
 
--- Batches of which all parts were read, and that were accepted. A batch with a rejection was not accepted, unless it has an event that only
--- an accepted or a cancelled batch has. A label is none: a batch that still lacks parts can be relabelled, and be rejected afterwards.
+-- Batches of which all parts were read. A table of its own, so that it has statistics: with the planner's guess of one batch, each would be
+-- compared with all completions.
+CREATE TEMPORARY TABLE replay_whole AS
+SELECT DISTINCT ON (batch_id) batch_id, header_hash, bool_or(is_rejected) AS is_rejected, min(parts) AS parts,
+       min(total_items) AS total_items, bool_and(is_ours) AS is_ours, max(at) AS submitted_at
+FROM replay_chosen_part
+GROUP BY batch_id, header_hash
+HAVING count(*) = min(parts) AND max(part) = min(parts) AND sum(item_count) = min(total_items)
+ORDER BY batch_id, bool_or(is_rejected), min(record_offset), header_hash;
+ANALYZE replay_whole;
+
+-- Those of them that were accepted. A batch with a rejection was not accepted, unless it has an event that only an accepted or a cancelled
+-- batch has. A label is none: a batch that still lacks parts can be relabelled, and be rejected afterwards.
 CREATE TEMPORARY TABLE replay_batch AS
-WITH whole AS (
-    SELECT DISTINCT ON (batch_id) batch_id, header_hash, bool_or(is_rejected) AS is_rejected, min(parts) AS parts,
-           min(total_items) AS total_items, bool_and(is_ours) AS is_ours, max(at) AS submitted_at
-    FROM replay_chosen_part
-    GROUP BY batch_id, header_hash
-    HAVING count(*) = min(parts) AND max(part) = min(parts) AND sum(item_count) = min(total_items)
-    ORDER BY batch_id, bool_or(is_rejected), min(record_offset), header_hash
-), cancel_part AS (
+WITH cancel_part AS (
     SELECT DISTINCT ON (batch_id, part) * FROM replay_cancel ORDER BY batch_id, part, record_offset, partition
 ), cancel AS (
     SELECT first.batch_id, first.reason, first.cancelled_by, first.at, first.cancelled,
@@ -142,7 +159,7 @@ SELECT w.batch_id, p.organization_id, p.coordinator_id, p.submitted_by, p.channe
        c.at AS cancelled_at, c.cancelled_by, c.reason AS cancellation_reason, c.runs, d.at AS deleted_at, p.first_item_id,
        -- A batch that was cancelled before all its parts arrived never got items.
        NOT (c.batch_id IS NOT NULL AND c.cancelled = w.total_items AND c.runs = '[]') AS has_items, false AS is_in_flight
-FROM whole w
+FROM replay_whole w
 CROSS JOIN LATERAL (
     SELECT * FROM replay_chosen_part p WHERE (p.batch_id, p.header_hash) = (w.batch_id, w.header_hash) ORDER BY part LIMIT 1
 ) AS p
