@@ -120,8 +120,10 @@ def _refuse_address(host: str, port: int, setting: str) -> None:
         ) from error
 
 
-# Each role imports what it needs when it is made. Otherwise a consumer would keep 25 MB of HTTP server and tokens, and the API the
-# consumers.
+Build = Callable[[Settings], RunningRole]
+
+# Each role imports what it needs. Otherwise a consumer would keep 25 MB of HTTP server and tokens, and the API the consumers. The functions
+# that import return those that make the role, so that a process can wait in between, with its code loaded.
 
 
 def _api(settings: Settings, checks: Mapping[str, Callable[[], Health]]) -> RunningRole:
@@ -136,34 +138,40 @@ def _health(settings: Settings, port: int, checks: Mapping[str, Callable[[], Hea
     return ServerRole("health", serving_health(settings, port, checks))
 
 
-def _relay(settings: Settings) -> RunningRole:
+def _relay() -> Build:
     from producers.producer import EventProducer
     from producers.relay import OutboxRelay
 
-    return OutboxRelay(settings, EventProducer(settings, role="relay"))
+    return lambda settings: OutboxRelay(settings, EventProducer(settings, role="relay"))
 
 
-def _splitter(settings: Settings) -> RunningRole:
+def _splitter() -> Build:
     from consumers.splitter import SplitterHandler
 
-    handler = SplitterHandler(
-        bulk_threshold_items=settings.bulk_threshold_items,
-        max_items=settings.max_items,
-        max_batch_bytes=settings.max_batch_bytes,
-    )
-    return _consumer(settings, handler)
+    def handler(settings: Settings) -> SplitterHandler:
+        return SplitterHandler(
+            bulk_threshold_items=settings.bulk_threshold_items,
+            max_items=settings.max_items,
+            max_batch_bytes=settings.max_batch_bytes,
+        )
+
+    return _consumer(handler)
 
 
-def _registration(settings: Settings) -> RunningRole:
+def _registration() -> Build:
     from consumers.registration import RegistrationHandler
+    from orchestrator.registration.in_process import InProcessRegistrationService
 
-    if settings.registration_url is None:
-        from orchestrator.registration.in_process import InProcessRegistrationService
+    in_process = _consumer(lambda settings: RegistrationHandler(InProcessRegistrationService(settings.earliest_activity_year)))
+    return lambda settings: in_process(settings) if settings.registration_url is None else _external_registration(settings)
 
-        return _consumer(settings, RegistrationHandler(InProcessRegistrationService(settings.earliest_activity_year)))
+
+def _external_registration(settings: Settings) -> RunningRole:
+    assert settings.registration_url is not None
     from consumers.external.adapter import ExternalRegistration
     from consumers.external.http_client import refuse_unusable_way
     from consumers.loop.runtime import ConsumerLoop
+    from consumers.registration import RegistrationHandler
     from orchestrator.registration.external import ExternalRegistrationService
     from producers.producer import EventProducer
 
@@ -174,13 +182,13 @@ def _registration(settings: Settings) -> RunningRole:
     return ConsumerLoop(settings, handler, engine, EventProducer(settings, role=handler.name), preparation=preparation)
 
 
-def _aggregator(settings: Settings) -> RunningRole:
+def _aggregator() -> Build:
     from consumers.aggregator import AggregatorHandler
 
-    return _consumer(settings, AggregatorHandler(bulk_threshold_items=settings.bulk_threshold_items))
+    return _consumer(lambda settings: AggregatorHandler(bulk_threshold_items=settings.bulk_threshold_items))
 
 
-def _sweeper(settings: Settings) -> RunningRole:
+def _sweeper() -> Build:
     from consumers.upkeep.end_offsets import BrokerEndOffsets
     from consumers.upkeep.observer import ProductObserver
     from consumers.upkeep.purger import PurgePolicy, Purger
@@ -190,53 +198,68 @@ def _sweeper(settings: Settings) -> RunningRole:
     from orchestrator.process.failpoints import failpoints
     from orchestrator.storage.people import ForgettingKey
 
-    sweeper = Sweeper(SweepPolicy.of(settings), BrokerEndOffsets(settings))
-    REGISTRY.register(ProductObserver.of(settings))
-    engine = _engine(settings, "sweeper", connections=1)
-    forgetter = Forgetter(ForgettingKey.of(settings), failpoints(settings.failpoints))
-    return SweepLoop(sweeper, Purger(PurgePolicy.of(settings), forgetter), engine, interval_s=settings.sweep_interval_ms / 1000)
+    def build(settings: Settings) -> RunningRole:
+        sweeper = Sweeper(SweepPolicy.of(settings), BrokerEndOffsets(settings))
+        REGISTRY.register(ProductObserver.of(settings))
+        engine = _engine(settings, "sweeper", connections=1)
+        forgetter = Forgetter(ForgettingKey.of(settings), failpoints(settings.failpoints))
+        return SweepLoop(
+            sweeper, Purger(PurgePolicy.of(settings), forgetter), engine, interval_s=settings.sweep_interval_ms / 1000
+        )
+
+    return build
 
 
-def _notary(settings: Settings) -> RunningRole:
+def _notary() -> Build:
     from consumers.notary.notary import Notary
     from orchestrator.receipts.keys import BadKeyError
 
-    try:
-        return Notary(settings, _engine(settings, "notary", connections=1))
-    except BadKeyError as error:
-        raise SigningKeyError(
-            f"BULKREG_RECEIPTS_SIGNING_KEY is not usable: {error}; make one with: bulkreg keys create"
-        ) from error
+    def build(settings: Settings) -> RunningRole:
+        try:
+            return Notary(settings, _engine(settings, "notary", connections=1))
+        except BadKeyError as error:
+            raise SigningKeyError(
+                f"BULKREG_RECEIPTS_SIGNING_KEY is not usable: {error}; make one with: bulkreg keys create"
+            ) from error
+
+    return build
 
 
-def _notifier(settings: Settings) -> RunningRole:
+def _notifier() -> Build:
     from consumers.loop.runtime import ConsumerLoop
     from consumers.notifying.delivering import Deliverer
     from consumers.notifying.recording import RecordingHandler
     from consumers.notifying.role import NotifierRole
     from producers.producer import EventProducer
 
-    deliverer = Deliverer(settings, _engine(settings, "notifier deliveries", connections=1))
-    handler = RecordingHandler(deliverer.wake)
-    producer = EventProducer(settings, role=handler.name)
-    recording = ConsumerLoop(settings, handler, _engine(settings, handler.name, connections=1), producer)
-    return NotifierRole(recording, deliverer)
+    def build(settings: Settings) -> RunningRole:
+        deliverer = Deliverer(settings, _engine(settings, "notifier deliveries", connections=1))
+        handler = RecordingHandler(deliverer.wake)
+        producer = EventProducer(settings, role=handler.name)
+        recording = ConsumerLoop(settings, handler, _engine(settings, handler.name, connections=1), producer)
+        return NotifierRole(recording, deliverer)
+
+    return build
 
 
-def _consumer(settings: Settings, handler: "Handler") -> RunningRole:
+def _consumer(make_handler: "Callable[[Settings], Handler]") -> Build:
     from consumers.loop.runtime import ConsumerLoop
     from producers.producer import EventProducer
 
-    return ConsumerLoop(
-        settings, handler, _engine(settings, handler.name, connections=1), EventProducer(settings, role=handler.name)
-    )
+    def build(settings: Settings) -> RunningRole:
+        handler = make_handler(settings)
+        return ConsumerLoop(
+            settings, handler, _engine(settings, handler.name, connections=1), EventProducer(settings, role=handler.name)
+        )
+
+    return build
 
 
 def _engine(settings: Settings, role: str, *, connections: int) -> Engine:
     return create_database_engine(settings.worker_url, settings, connections=connections, application_name=f"bulkreg {role}")
 
 
-_BUILDERS: Mapping[str, Callable[[Settings], RunningRole]] = {
+_LOADERS: Mapping[str, Callable[[], Build]] = {
     "relay": _relay,
     "splitter": _splitter,
     "registration": _registration,
@@ -246,15 +269,16 @@ _BUILDERS: Mapping[str, Callable[[Settings], RunningRole]] = {
     "notifier": _notifier,
 }
 
-ROLES = ("api", *_BUILDERS)
+ROLES = ("api", *_LOADERS)
 """The roles that a deployment runs, in the order of the flow."""
 
 
-def run_roles(settings: Settings, names: Sequence[str]) -> int:
+def run_roles(settings: Settings, names: Sequence[str], *, when_loaded: Callable[[], None] = lambda: None) -> int:
     """Runs the roles until SIGTERM or SIGINT. Returns the exit code: 0, or 1 when a role could not continue. A second signal exits
     immediately.
 
-    Call it in the main thread. Raises RefusedStartError (which says why) before anything runs.
+    Call it in the main thread. Calls `when_loaded` before it connects to anything. Raises RefusedStartError (which says why) before anything
+    runs.
     """
     unknown = sorted(set(names) - set(ROLES))
     if unknown:
@@ -269,7 +293,9 @@ def run_roles(settings: Settings, names: Sequence[str]) -> int:
         if settings.health_port is not None:
             _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
     tracer = begin_tracing(os.environ)
-    roles: dict[str, RunningRole] = {name: _BUILDERS[name](settings) for name in names if name != "api"}
+    builds = {name: _LOADERS[name]() for name in names if name != "api"}
+    when_loaded()
+    roles = {name: build(settings) for name, build in builds.items()}
     REGISTRY.register(_LoopAges(dict(roles)))
     for name in names:
         begin_at_zero(name)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.servers.kafka import reachable_kafka
@@ -27,16 +28,21 @@ def _settings(endpoints: Endpoints, key: str | None = None) -> "Settings":
     )
 
 
-def prepare(endpoints: Endpoints) -> None:
-    """Runs migrations and creates topics; may be repeated. Raises UnreachableError, and BadInputError if the settings forbid a
-    connection."""
+def prepare_database(endpoints: Endpoints) -> None:
+    """Runs migrations; may be repeated. Raises UnreachableError."""
     from cli.servers.database import reachable_database
     from orchestrator.storage.migrate import upgrade
-    from producers.topics import create_topics
 
     settings = _settings(endpoints)
     with reachable_database(settings.owner_url):
         upgrade(settings)
+
+
+def prepare_kafka(endpoints: Endpoints) -> None:
+    """Creates topics; may be repeated. Raises UnreachableError, and BadInputError if the settings forbid a connection."""
+    from producers.topics import create_topics
+
+    settings = _settings(endpoints)
     with reachable_kafka(settings):
         create_topics(settings)
 
@@ -60,11 +66,13 @@ def tokens(endpoints: Endpoints, key: str) -> Tokens:
     )
 
 
-def command(roles: Sequence[str]) -> Sequence[str]:
-    """Returns the command line that runs these roles in one process."""
+def command(roles: Sequence[str], gate: Path) -> Sequence[str]:
+    """Returns the command line that runs these roles in one process, as soon as the gate is open."""
     # -P: Python must not import a folder of the working directory that has the name of one of our packages.
-    return [sys.executable, "-P", "-m", "cli", "run", *roles]
+    return [sys.executable, "-P", "-m", "cli", "run", "--gate", str(gate), *roles]
 
 
 # -P as above.
-PRODUCT = Product(prepare, tokens, command, login=[sys.executable, "-P", "-m", "compose.embedded.provider"])
+PRODUCT = Product(
+    prepare_database, prepare_kafka, tokens, command, login=[sys.executable, "-P", "-m", "compose.embedded.provider"]
+)

@@ -61,7 +61,7 @@ class Infrastructure:
             kafka = [KafkaBroker(self.home, node=node, nodes=layout.brokers) for node in range(1, layout.brokers + 1)]
             kafka_bootstrap_servers = ",".join(broker.bootstrap_servers for broker in kafka)
         # Kafka stops first, so that the clients' writes end first. Servers of one kind stop at the same time.
-        self._stop_together = [[service.name for service in kind] for kind in (kafka, postgres)]
+        self._stop_together = ([service.name for service in kafka], [service.name for service in postgres])
         self.services: dict[str, EmbeddedServer] = {service.name: service for service in (*kafka, *postgres)}
         self.endpoints = Endpoints(
             postgres_url=postgres_url,
@@ -81,11 +81,18 @@ class Infrastructure:
         """The process id of each running server."""
         return {name: child.pid for name, child in self.children.items() if child.pid is not None}
 
-    def start(self) -> Endpoints:
-        """Starts all at the same time. Returns when all accept clients. Raises StartError."""
+    def start(self, with_database: Callable[[], None] = lambda: None) -> Endpoints:
+        """Starts all at the same time. Returns when all accept clients. Raises StartError.
+
+        PostgreSQL accepts them seconds before Kafka does. It calls `with_database` in between.
+        """
+        kafka, postgres = self._stop_together
         try:
             self.launch()
-            for name in self.children:
+            for name in postgres:
+                self.wait_ready(name)
+            with_database()
+            for name in kafka:
                 self.wait_ready(name)
         except BaseException:
             self.stop()

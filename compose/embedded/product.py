@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 # The roles that share a process: those that wait most of the time. Roles that can fill a CPU have a process of their own.
 ROLE_GROUPS: tuple[tuple[str, ...], ...] = (
@@ -39,11 +40,13 @@ class Tokens:
 class Product:
     """How to set up and run the product."""
 
-    prepare: Callable[[Endpoints], None]
-    """Runs migrations and everything else that must be done before a role starts; may be repeated. An exception ends the start."""
+    prepare_database: Callable[[Endpoints], None]
+    """Runs migrations; may be repeated. Kafka may still be starting. An exception ends the start."""
+    prepare_kafka: Callable[[Endpoints], None]
+    """Creates topics; may be repeated. An exception ends the start."""
     tokens: Callable[[Endpoints, str], Tokens]
-    """Makes tokens with the home's signing key, after `prepare`."""
-    command: Callable[[Sequence[str]], Sequence[str]]
-    """Returns the command line that runs these roles in one process."""
+    """Makes tokens with the home's signing key, after `prepare_database`. Kafka may still be starting."""
+    command: Callable[[Sequence[str], Path], Sequence[str]]
+    """Returns the command line that runs these roles in one process. It loads them, and waits until the gate is open (`gate.py`)."""
     login: Sequence[str]
     """The command line that runs the console's identity provider. It gets the settings of the roles."""

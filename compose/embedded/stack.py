@@ -6,9 +6,11 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+from compose.embedded.gate import closed
 from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.layout import layout_of
@@ -110,20 +112,36 @@ class Stack:
 
     def _start(self, port: int) -> None:
         began_s = time.monotonic()
-        endpoints = self._infrastructure.start()
-        self._report(f"PostgreSQL and Kafka are ready after {time.monotonic() - began_s:.1f} s")
-        self._product.prepare(endpoints)
-        key = self._home.secret("jwt-key")
-        self._tokens = self._product.tokens(endpoints, key)
-        self._report(f"Schema and topics are ready after {time.monotonic() - began_s:.1f} s")
         self._api_url = f"http://{LOOPBACK_ADDRESS}:{port}"
+        gate = self._home.records / "gate"
+        # The roles load their code while the servers start.
+        with closed(gate):
+            self._start_roles(port, gate)
+            endpoints = self._infrastructure.start(lambda: self._prepare_database(began_s))
+            self._product.prepare_kafka(endpoints)
+        self._report(f"Kafka and the topics are ready after {time.monotonic() - began_s:.1f} s")
+        self._roles["api",].wait_ready(
+            lambda pid: listens(pid, port) and answers(port, "/readyz"),
+            time.monotonic() + API_START_TIMEOUT_S,
+            self._signals.wait,
+        )
+        self._report(f"Ready after {time.monotonic() - began_s:.1f} s")
+
+    def _prepare_database(self, began_s: float) -> None:
+        endpoints = self._infrastructure.endpoints
+        self._product.prepare_database(endpoints)
+        self._tokens = self._product.tokens(endpoints, self._home.secret("jwt-key"))
+        self._report(f"PostgreSQL and the schema are ready after {time.monotonic() - began_s:.1f} s")
+
+    def _start_roles(self, port: int, gate: Path) -> None:
+        endpoints = self._infrastructure.endpoints
         login_port = self._home.port("login")
         environment = {
             "BULKREG_DATABASE_URL": endpoints.postgres_url,
             "BULKREG_KAFKA_BOOTSTRAP_SERVERS": endpoints.kafka_bootstrap_servers,
             "BULKREG_API_HOST": LOOPBACK_ADDRESS,
             "BULKREG_API_PORT": str(port),
-            "BULKREG_JWT_HS256_KEY": key,
+            "BULKREG_JWT_HS256_KEY": self._home.secret("jwt-key"),
             "BULKREG_WEBHOOK_KEYS": self._home.secret("webhook-key"),
             "BULKREG_FORGETTING_KEY": self._home.secret("forgetting-key"),
             "BULKREG_PUBLIC_URL": self._api_url,
@@ -137,7 +155,7 @@ class Stack:
         }
         if endpoints.topic_copies is not None:
             environment["BULKREG_TOPIC_REPLICATION_FACTOR"] = str(endpoints.topic_copies)
-        commands = {LOGIN: self._product.login, **{roles: self._product.command(roles) for roles in ROLE_GROUPS}}
+        commands = {LOGIN: self._product.login, **{roles: self._product.command(roles, gate) for roles in ROLE_GROUPS}}
         for roles, command in commands.items():
             name = "-".join(roles)
             program = Program(
@@ -148,12 +166,6 @@ class Stack:
             )
             self._roles[roles] = Child(program, self._home.records)
             self._roles[roles].start()
-        self._roles["api",].wait_ready(
-            lambda pid: listens(pid, port) and answers(port, "/readyz"),
-            time.monotonic() + API_START_TIMEOUT_S,
-            self._signals.wait,
-        )
-        self._report(f"Ready after {time.monotonic() - began_s:.1f} s")
 
     def _publish(self) -> None:
         self._file().write(self._home.stack_file)

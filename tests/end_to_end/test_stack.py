@@ -18,7 +18,6 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from compose.embedded.home import Home
-from compose.embedded.product import Product
 from compose.embedded.stack import Stack, StackOptions
 from tests.end_to_end import stand_in
 from tests.end_to_end.stand_in import STUBBORN, TOPIC
@@ -219,7 +218,7 @@ def test_no_address_is_published_after_up_says_that_it_stops(home: Path, another
     said: list[tuple[str, bool]] = []
     stack = Stack(
         place,
-        Product(stand_in.prepare, stand_in.tokens, stand_in.command, stand_in.command(["login"])),
+        stand_in.product,
         StackOptions(postgres_url=first["postgres"], kafka_bootstrap_servers=first["kafka"]),
         lambda line: said.append((line, place.stack_file.exists())),
     )

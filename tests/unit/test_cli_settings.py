@@ -83,7 +83,7 @@ def test_a_bug_is_not_reported_as_wrong_usage(monkeypatch: pytest.MonkeyPatch) -
     def build(_settings: Settings) -> RunningRole:
         raise ValueError("a bug in building a role")
 
-    monkeypatch.setattr(roles, "_BUILDERS", {"relay": build})
+    monkeypatch.setattr(roles, "_LOADERS", {"relay": lambda: build})
     ran = CliRunner().invoke(app, ["run", "relay"], env=UNREACHABLE)
     assert (ran.exit_code, type(ran.exception)) == (1, ValueError)
 
