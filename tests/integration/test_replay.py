@@ -698,6 +698,33 @@ def test_parts_that_were_refused_with_their_batch_do_not_count_when_it_is_sent_a
     assert projection(owner) == before
 
 
+def test_a_lost_batch_stays_lost_when_a_later_event_of_it_is_refused(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """The database was restored to before the batch, and knows it no more. No result of it has been written yet."""
+    batch_id = new_batch_id()
+    parts = [upstream(batch_id, [p], part=p + 1, parts=2, total=2) for p in range(2)]
+    receive(pipeline, *twice_named(batch_id), *parts)
+    assert pipeline.status(batch_id).batch.counts.completed == 2
+    run(
+        owner,
+        *(
+            tampering(f"DELETE FROM {table} WHERE batch_id = '{batch_id}'")
+            for table in (
+                "orchestrator.batch",
+                "orchestrator.batch_item",
+                "orchestrator.batch_part",
+                "orchestrator.outcome",
+                "registration.activity",
+                "registration.audit",
+            )
+        ),
+    )
+    receive(pipeline, upstream(batch_id, [0], part=1, parts=1, total=1, coordinator_id="nobody"))
+    told = {events.BATCH_SUBMITTED.encode(), events.BATCH_REJECTED.encode()}
+    written = [(offset, event) for offset, event in pipeline.written if dict(event.headers)["ce_type"] in told]
+    assert sum(event.topic is Topic.LIFECYCLE for _, event in written) == 2
+    assert compared(pipeline.engine, written).different_batches == [batch_id]
+
+
 def test_unreadable_records_are_only_counted(pipeline: RecordingPipeline) -> None:
     batches = small(pipeline)
     poison = [value.replace(b"BATCH", str(batches["completed"]).encode()) for value in POISON]

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from compose import roles
+from compose.embedded import gate
 from compose.roles import RunningRole
 from orchestrator.process import logs
 from orchestrator.process.settings import Settings
@@ -86,6 +87,24 @@ def test_a_bug_is_not_reported_as_wrong_usage(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(roles, "_LOADERS", {"relay": lambda: build})
     ran = CliRunner().invoke(app, ["run", "relay"], env=UNREACHABLE)
     assert (ran.exit_code, type(ran.exception)) == (1, ValueError)
+
+
+@pytest.mark.usefixtures("without_logs")
+def test_a_process_waits_at_the_gate_with_its_code_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    order: list[object] = []
+
+    def build(_settings: Settings) -> RunningRole:
+        order.append("built")
+        raise ValueError("enough")
+
+    def load() -> Callable[[Settings], RunningRole]:
+        order.append("loaded")
+        return build
+
+    monkeypatch.setattr(roles, "_LOADERS", {"relay": load})
+    monkeypatch.setattr(gate, "pass_through", order.append)
+    CliRunner().invoke(app, ["run", "--gate", str(tmp_path), "relay"], env=UNREACHABLE)
+    assert order == ["loaded", tmp_path, "built"]
 
 
 def test_a_mistake_in_a_secret_does_not_show_it() -> None:

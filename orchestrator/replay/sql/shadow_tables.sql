@@ -87,26 +87,47 @@ ORDER BY batch_id, position, attempt, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_retry (batch_id, position, attempt);
 ANALYZE replay_retry;
 
--- Where batches were refused as a whole. The parts before the refused event were forgotten with it, so they are refused as well. An event may
--- have been delivered again after the refusal, and accepted: its first record is where it was refused.
+-- The records at which batches were refused. What had come of a batch before was forgotten, and what came later began it again. An event may be
+-- delivered again and accepted, so its first record is where it was refused. Records on several partitions have no order, so they are left out.
 CREATE TEMPORARY TABLE replay_refusal AS
-SELECT batch_id, partition, max(record_offset) AS record_offset FROM (
-    SELECT DISTINCT ON (batch_id, event_id) batch_id, p.partition, p.record_offset
-    FROM replay_part p JOIN replay_rejection r USING (batch_id, event_id)
-    WHERE NOT r.batch_continues ORDER BY batch_id, event_id, p.record_offset, p.partition
-) AS refused GROUP BY batch_id, partition;
+SELECT DISTINCT ON (batch_id, event_id) batch_id, p.part_number
+FROM replay_part p JOIN replay_rejection r USING (batch_id, event_id)
+WHERE NOT r.batch_continues
+  AND NOT EXISTS (SELECT FROM replay_part o WHERE o.batch_id = p.batch_id AND o.partition <> p.partition)
+ORDER BY batch_id, event_id, p.record_offset;
 ANALYZE replay_refusal;
+
+-- The parts that were refused with their batch, although no rejection names them. `round` counts the refusals before a part. A round with all parts
+-- was accepted, even if an event was refused afterwards: a restored database may not know the batch. Without such a round, only the last one counts.
+CREATE TEMPORARY TABLE replay_refused_part AS
+WITH placed AS (
+    SELECT p.part_number, p.batch_id, p.header_hash, p.part, p.parts, n.batch_id IS NOT NULL AS is_named,
+           count(e.part_number) OVER (PARTITION BY p.batch_id ORDER BY p.record_offset
+                                      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS round,
+           count(e.part_number) OVER (PARTITION BY p.batch_id) AS refusals
+    FROM replay_part p
+    LEFT JOIN replay_refusal e ON e.part_number = p.part_number
+    LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) n ON (n.batch_id, n.event_id) = (p.batch_id, p.event_id)
+    WHERE p.batch_id IN (SELECT batch_id FROM replay_refusal)
+), accepted AS (
+    SELECT batch_id, header_hash, min(round) AS round FROM (
+        SELECT batch_id, header_hash, round FROM placed WHERE NOT is_named
+        GROUP BY batch_id, header_hash, round HAVING count(DISTINCT part) = min(parts)
+    ) AS whole GROUP BY batch_id, header_hash
+)
+SELECT part_number FROM placed p LEFT JOIN accepted a USING (batch_id, header_hash)
+WHERE CASE WHEN a.round IS NULL THEN p.round < p.refusals ELSE p.round <> a.round END;
+ANALYZE replay_refused_part;
 
 -- Each part once. A refused event counts only if there is no other for the part: it may have been sent again and accepted.
 CREATE TEMPORARY TABLE replay_chosen_part AS
 SELECT DISTINCT ON (batch_id, header_hash, part) batch_id, header_hash, part, parts, total_items, organization_id, coordinator_id,
        label, override_duplicates, submitted_by, channel, is_ours, event_id, trace_id, content_hash, public_hash, first_item_id, at,
-       p.partition, p.record_offset, item_count, part_number,
-       r.batch_id IS NOT NULL OR coalesce(p.record_offset <= e.record_offset, false) AS is_rejected
+       partition, record_offset, item_count, part_number, r.batch_id IS NOT NULL OR f.part_number IS NOT NULL AS is_rejected
 FROM replay_part p
 LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) r USING (batch_id, event_id)
-LEFT JOIN replay_refusal e USING (batch_id, partition)
-ORDER BY batch_id, header_hash, part, is_rejected, p.record_offset, p.partition;
+LEFT JOIN replay_refused_part f USING (part_number)
+ORDER BY batch_id, header_hash, part, is_rejected, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
 ANALYZE replay_chosen_part;
 
