@@ -3,8 +3,10 @@
 import gc
 import os
 import random
+import shutil
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -15,6 +17,7 @@ from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from tests.support.databases import ReadyDatabases, migrated_template
 from tests.support.kafka import ReadyTopics, delete_topics, made_topics
+from tests.support.quick_folder import move_to_disk, quick_folder
 from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
 from tests.support.webhook_keys import WEBHOOK_KEYS
 
@@ -30,10 +33,38 @@ for _name in [name for name in os.environ if name.startswith("BULKREG_") and not
     del os.environ[_name]
 
 
+_QUICK_FOLDER = pytest.StashKey[Path]()
+_ALL_PASSED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Stops the run if the chosen stack can't be started. It does so here, because a parallel run does not show why a worker ended."""
-    if not hasattr(config, "workerinput"):
-        check_choice(chosen_kind())
+    """Stops the run if the chosen stack can't be started. It does so here, because a parallel run does not show why a worker ended.
+
+    Then chooses the folder for what the tests write, of which each worker gets a part.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    check_choice(chosen_kind())
+    if config.option.basetemp is None and (folder := quick_folder()) is not None:
+        config.stash[_QUICK_FOLDER] = folder
+        config.option.basetemp = str(folder / "tests")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Notes whether every test has passed."""
+    session.config.stash[_ALL_PASSED] = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes what the tests have written. If one has failed, moves it, and says where to."""
+    folder = config.stash.get(_QUICK_FOLDER, None)
+    if folder is None:
+        return
+    if config.stash.get(_ALL_PASSED, False):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        config.get_terminal_writer().line(f"{folder} is now {move_to_disk(folder)}")
 
 
 @pytest.hookimpl(wrapper=True)

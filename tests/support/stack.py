@@ -14,10 +14,8 @@ import psycopg2
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from psutil import pid_exists, virtual_memory
 from sqlalchemy import create_engine, make_url, text
 
-from compose.embedded.home import Home
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.kafka import KafkaBroker
 from compose.embedded.postgres import PostgresServer
@@ -73,47 +71,20 @@ def _find_engine() -> None:
 def running_stack(kind: str, home: Path) -> Iterator[Stack]:
     """Yields a stack of a kind that `check_choice` has accepted."""
     if kind == "embedded":
-        with _quick_folder(home) as folder:
-            servers = Infrastructure(folder)
-            servers.services["kafka"] = _PatientKafka(servers.home)
-            servers.services[PostgresServer.name] = _ForgetfulPostgres(servers.home)
-            with servers as endpoints:
-                yield Stack(endpoints.postgres_url, endpoints.kafka_bootstrap_servers)
+        servers = Infrastructure(home)
+        servers.services["kafka"] = _PatientKafka(servers.home)
+        servers.services[PostgresServer.name] = _ForgetfulPostgres(servers.home)
+        with servers as endpoints:
+            yield Stack(endpoints.postgres_url, endpoints.kafka_bootstrap_servers)
+        for path in home.iterdir():
+            if path.name == servers.home.logs.name:
+                continue  # what may be kept, if a test has failed
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif kind == "containers":
         with _containers() as stack:
             yield stack
     else:
         yield Stack(*(os.environ[name] for name in EXTERNAL))
-
-
-_MEMORY = Path("/dev/shm")
-_ROOM_BYTES = 4 << 30
-_NAME = "bulkreg-test-"
-
-
-@contextlib.contextmanager
-def _quick_folder(usual: Path) -> Iterator[Path]:
-    """Yields a folder in memory if there is room, or else the usual one. On a disk, the files of a test's database cost a tenth of a second
-    of CPU in the kernel. The logs are left in the usual folder."""
-    if not _has_room():
-        yield usual
-        return
-    for left in _MEMORY.glob(f"{_NAME}*"):
-        if not pid_exists(int(left.name.removeprefix(_NAME))):  # its run was killed
-            shutil.rmtree(left, ignore_errors=True)
-    folder = _MEMORY / f"{_NAME}{os.getpid()}"
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        shutil.copytree(Home(folder).logs, usual / "logs", dirs_exist_ok=True)
-        shutil.rmtree(folder)
-
-
-def _has_room() -> bool:
-    if not os.access(_MEMORY, os.W_OK) or os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC:  # Kafka loads native libraries from its home
-        return False
-    return min(shutil.disk_usage(_MEMORY).free, virtual_memory().available) >= _ROOM_BYTES
 
 
 # Whether data is on the disk when it is said to be. Nothing that tests keep on this server has to outlive a crash of the machine, and a
