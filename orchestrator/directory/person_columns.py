@@ -73,6 +73,10 @@ TABLES: Mapping[str, Table] = {
         },
         _BY_BATCH,
     ),
+    # Before `batch_item`: the items of a batch are here until its last part comes, and there from then on.
+    "orchestrator.batch_part": Table(
+        {"organization_id": NOTHING, "content_hash": NOTHING, "public_hash": NOTHING, "items": JSON}, _BY_BATCH
+    ),
     "orchestrator.batch_item": Table(
         {
             "organization_id": NOTHING, "mentor_id": ID, "activity_type": NOTHING, "notes": NOTES, "client_reference": TEXT, "status": NOTHING,
@@ -85,9 +89,6 @@ TABLES: Mapping[str, Table] = {
         {"organization_id": NOTHING, "submitted": JSON, "error": JSON, "correction": JSON, "retried_by": ID}, _BY_BATCH
     ),
     "orchestrator.outcome": Table({"organization_id": NOTHING, "outcome": NOTHING, "error": JSON}, _BY_BATCH),
-    "orchestrator.batch_part": Table(
-        {"organization_id": NOTHING, "content_hash": NOTHING, "public_hash": NOTHING, "items": JSON}, _BY_BATCH
-    ),
     "orchestrator.batch_edit": Table(
         {"organization_id": NOTHING, "kind": NOTHING, "label": TEXT, "reason": TEXT, "edited_by": ID}, _BY_BATCH
     ),

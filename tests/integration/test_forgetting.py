@@ -420,6 +420,81 @@ def test_a_transaction_locks_few_batches_and_those_that_run_keep_no_others_from_
     assert verify(pipeline.engine, settings).breaches == []
 
 
+def test_it_waits_for_a_batch_of_which_only_a_part_has_come(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """The items move from the parts to a table of their own when the last part comes, which may be after that table was searched."""
+    upstream = uuid4()
+    first = submitted(upstream, [upstream_item(0, PERSON, notes=NOTE)], part=1, parts=2, total_items=2)
+    second = submitted(upstream, [upstream_item(1, OTHER)], part=2, parts=2, total_items=2)
+    pipeline.queues[Topic.BATCHES].append(first)
+    pipeline.drain()
+    ask(pipeline)
+    assert forgetter().work(pipeline.engine).waiting == 1
+    pipeline.queues[Topic.BATCHES].append(second)
+    pipeline.drain()
+    assert pipeline.status(upstream).batch.counts.failed == 1, "the mentor is unknown by now"
+    assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+
+
+def test_it_waits_for_an_event_that_is_not_published_yet(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit([item(PERSON, notes=NOTE)])
+    pipeline.drain()
+    ask(pipeline)
+    revoke(pipeline, batch_id, reason=f"{PERSON} was ill", actor=ADMIN)
+    assert forgetter().work(pipeline.engine).waiting == 1
+    pipeline.drain()
+    assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+
+
+def test_it_waits_for_an_item_in_doubt_of_a_cancelled_batch(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit([item(PERSON, notes=NOTE)])
+    in_doubt = (
+        "INSERT INTO orchestrator.dispatch (batch_id, position, organization_id, attempt, state, dispatched_at)"
+        " VALUES (:batch_id, 0, :organization, 1, 'asked', now())"
+    )
+    with owner.begin() as connection:
+        connection.execute(text(in_doubt), {"batch_id": batch_id, "organization": ORGANIZATION})
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    assert pipeline.status(batch_id).batch.counts.pending == 1
+    with owner.begin() as connection:
+        connection.execute(text("DELETE FROM orchestrator.outbox"))
+    ask(pipeline)
+    assert forgetter().work(pipeline.engine) == Forgot(waiting=1)
+    assert pipeline.status(batch_id).items[0].values.mentor_id == PERSON, "the service has to be asked for the same item again"
+
+
+def test_the_oldest_request_is_taken_first(pipeline: RecordingPipeline, owner: Engine) -> None:
+    asked = [ask(pipeline, mentor_id) for mentor_id in (PERSON, OTHER)]
+    with owner.begin() as connection:
+        later = "UPDATE registration.forgetting SET requested_at = requested_at + interval '1 hour' WHERE mentor_id = :person"
+        connection.execute(text(later), {"person": PERSON})
+    forgetter().work(pipeline.engine, most_s=0)
+    assert [find(pipeline, each).pseudonym is not None for each in asked] == [False, True]
+
+
+def test_a_request_counts_the_rows_of_all_its_pages(pipeline: RecordingPipeline) -> None:
+    for number in (1, 2):
+        pipeline.submit([item(PERSON, day=DAY - timedelta(days=number), notes=NOTE)], label=f"with {NAME}")
+    pipeline.drain()
+    asked = ask(pipeline)
+    done = forgetter(limits=Limits(page_rows=1, hits=1, items=1)).work(pipeline.engine)
+    assert done.rows > 2
+    assert find(pipeline, asked).changed_rows == done.rows
+
+
+def test_who_was_a_coordinator_is_forgotten_under_the_mentors_name(pipeline: RecordingPipeline, owner: Engine) -> None:
+    with owner.begin() as connection:
+        connection.execute(
+            text("INSERT INTO registration.coordinator VALUES (:org, :person, 'K. of old times', 'closed')"),
+            {"org": ORGANIZATION, "person": PERSON},
+        )
+    pipeline.submit([item(OTHER)], label=f"with {NAME}")
+    pipeline.drain()
+    forget(pipeline)
+    assert named_in(owner, PERSON, NAME) == set()
+
+
 def test_the_oldest_open_request_is_measured(pipeline: RecordingPipeline) -> None:
     observer = ProductObserver(pipeline.engine, backlog_limit_items=1)
 
