@@ -228,6 +228,53 @@ def test_sums_by_every_grouping_and_of_a_period(auditor: httpx.Client, owner: En
     assert by_type == {"groups": [], "live": none, "revoked": none}
 
 
+def test_sums_are_in_the_order_of_month_type_chapter_and_coordinator(auditor: httpx.Client, owner: Engine) -> None:
+    places = [
+        (month, kind, chapter, coordinator)
+        for month in (3, 4)
+        for kind in ("call", "visit")
+        for chapter in ("chapter-1", "chapter-2")
+        for coordinator in ("coord-1", "coord-2")
+    ]
+    # The last one comes first in the table's file.
+    for month, kind, chapter, coordinator in reversed(places):
+        day = date(2026, month, 1)
+        insert(owner, uuid4(), activity_date=day, activity_type=kind, chapter_id=chapter, registered_by=coordinator)
+    query = {"group_by": "coordinator,chapter,activity_type,month"}
+    groups = auditor.get(f"{ACTIVITIES_PATH}/summary", params=query).json()["groups"]
+    assert [(each["month"], each["activity_type"], each["chapter_id"], each["coordinator_id"]) for each in groups] == [
+        (f"2026-0{month}", kind, chapter, coordinator) for month, kind, chapter, coordinator in places
+    ]
+
+
+def test_what_happened_at_the_same_time_is_told_in_the_order_of_the_steps(
+    coordinator: httpx.Client, auditor: httpx.Client, pipeline: Pipeline, owner: Engine
+) -> None:
+    batch_id = pipeline.submit([item("mentor-none", notes="private")])
+    pipeline.drain()
+    ids = DerivedIds(batch_id)
+    for mentor_id in ("mentor-nobody", "mentor-1"):
+        correction = {"corrections": [{"item_id": str(ids.item_id(0)), "mentor_id": mentor_id}]}
+        assert coordinator.post(f"{API_PATH}/{batch_id}/retry", json=correction).status_code == 202
+        pipeline.drain()
+    activity_id = coordinator.get(f"{API_PATH}/{batch_id}/items/{ids.item_id(0)}").json()["activity_id"]
+    coordinator.delete(f"{API_PATH}/{batch_id}/items/{ids.item_id(0)}/notes")
+    with owner.begin() as connection:
+        at = "(SELECT at FROM registration.audit)"
+        connection.execute(text(f"UPDATE orchestrator.batch SET submitted_at = {at}"))
+        connection.execute(text(f"UPDATE orchestrator.item_history SET attempt_at = {at}, retried_at = {at}"))
+    history = auditor.get(f"{ACTIVITIES_PATH}/{activity_id}").json()["history"]
+    assert [(entry["kind"], entry.get("attempt")) for entry in history] == [
+        ("submitted", None),
+        ("failed", 1),
+        ("failed", 2),
+        ("retried", 2),
+        ("retried", 3),
+        ("registered", None),
+        ("notes_erased", None),
+    ]
+
+
 @pytest.mark.parametrize("group_by", ["", "day", "month,", "month;chapter"])
 def test_an_unknown_grouping_is_refused(auditor: httpx.Client, group_by: str) -> None:
     response = auditor.get(f"{ACTIVITIES_PATH}/summary", params={"group_by": group_by})

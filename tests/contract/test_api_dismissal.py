@@ -43,10 +43,12 @@ def test_a_dismissed_batch_leaves_the_list_and_the_audit_names_who_dismissed_it(
     coordinator: httpx.Client, admin: httpx.Client, pipeline: Pipeline, engine: Engine
 ) -> None:
     batch_id = failed_batch(pipeline)
+    changed_before = pipeline.status(batch_id).batch.changed_at
     assert needing(coordinator) == needing(admin) == [str(batch_id)]
     before = coordinator.get(f"{API_PATH}/{batch_id}")
     shown = dismissed(coordinator, batch_id)
     assert (shown["needs_attention"], shown["failed"], shown["errors_by_code"]) == (False, 2, {"mentor_not_found": 2})
+    assert pipeline.status(batch_id).batch.changed_at > changed_before
     assert needing(coordinator) == needing(admin) == []
     # Followers are told. An edit that began before the dismissal still succeeds.
     after = coordinator.get(f"{API_PATH}/{batch_id}", headers={"If-None-Match": before.headers["ETag"]})

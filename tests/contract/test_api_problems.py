@@ -175,7 +175,12 @@ def test_an_invalid_idempotency_key_is_refused(sender: httpx.Client, key: str) -
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/headers/Idempotency-Key")
 
 
+def refused_so_far(code: str) -> float:
+    return REGISTRY.get_sample_value("bulkreg_api_refused_total", {"why": code}) or 0
+
+
 def test_too_many_requests(settings: Settings, pipeline: Pipeline) -> None:
+    before = refused_so_far("too_many_requests")
     limited = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "api_requests_per_minute": {"coordinator": 2}})
     with running_api(limited) as server, server.client() as client, server.client(Role.ADMIN) as admin:
         answers = [client.get(API_PATH) for _ in range(3)]
@@ -186,6 +191,7 @@ def test_too_many_requests(settings: Settings, pipeline: Pipeline) -> None:
         )
         # What is left of the minute.
         assert 1 <= int(answers[2].headers["Retry-After"]) <= 30
+        assert refused_so_far("too_many_requests") - before == 1
         assert admin.get(API_PATH).status_code == 200
 
 

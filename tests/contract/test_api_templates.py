@@ -138,6 +138,9 @@ def test_an_admin_saves_and_changes_templates_of_others(admin: httpx.Client, coo
     assert listed(coordinator) == ["Mondays"]
     assert admin.put(url_of(answer), json=TUESDAYS).json()["coordinator_id"] == COORDINATOR
     assert listed(coordinator) == ["Tuesdays"]
+    shown, before = coordinator.get(url_of(answer)).json(), answer.json()
+    assert {name: shown[name] for name in TUESDAYS} == TUESDAYS
+    assert shown["changed_at"] > before["changed_at"]
     assert admin.delete(url_of(answer)).status_code == 204
     assert listed(coordinator) == []
 

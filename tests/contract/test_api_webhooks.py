@@ -131,6 +131,24 @@ def test_a_rotation_keeps_the_previous_secret_for_a_day_and_a_repetition_changes
     assert admin.post(at(webhook, "rotate-secret")).json()["secret"] not in (webhook["secret"], rotated.json()["secret"])
 
 
+def test_an_expired_secret_is_not_shown_any_more(admin: httpx.Client, engine: Engine) -> None:
+    first, second = created(admin), created(admin)
+    assert [each["webhook_id"] for each in admin.get(WEBHOOKS_PATH).json()["data"]] == [first["webhook_id"], second["webhook_id"]]
+    until = admin.post(at(first, "rotate-secret")).json()["previous_secret_until"]
+    listed = admin.get(WEBHOOKS_PATH).json()["data"]
+    # The first one stands behind the other in the table's file, because it was changed.
+    assert [(each["webhook_id"], each["previous_secret_until"]) for each in listed] == [
+        (first["webhook_id"], until),
+        (second["webhook_id"], None),
+    ]
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE orchestrator.webhook SET previous_until = now() - interval '1 second' WHERE previous_until IS NOT NULL")
+        )
+    shown = [admin.get(at(first)).json(), *admin.get(WEBHOOKS_PATH).json()["data"]]
+    assert [each["previous_secret_until"] for each in shown] == [None] * 3
+
+
 def test_without_a_key_there_are_no_webhooks(settings: Settings, api: ApiServer) -> None:
     without = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "webhook_keys": None})
     with running_api(without) as server, server.client(Role.ADMIN, sub="boss") as admin:
@@ -162,6 +180,26 @@ def test_deliveries_are_listed_newest_first_and_redelivered(admin: httpx.Client,
     assert (again.json()["state"], again.json()["event_id"]) == ("pending", event_id)
     unknown = admin.post(at(webhook, "deliveries", str(uuid4()), "redeliver"))
     assert (unknown.status_code, unknown.json()["code"]) == (404, "delivery_not_found")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_deliveries_of_the_same_moment_are_on_one_page_each(admin: httpx.Client, engine: Engine, limit: int) -> None:
+    webhook = created(admin)
+    sent = [admin.post(at(webhook, "test")).json()["event_id"] for _ in range(4)]
+    with engine.begin() as connection:
+        for event_id in (sent[2], sent[0]):  # A changed row stands behind the others in the table's file.
+            touch = "UPDATE orchestrator.webhook_delivery SET created_at = now() WHERE event_id = :event_id"
+            connection.execute(text(touch), {"event_id": event_id})
+        connection.execute(text("UPDATE orchestrator.webhook_delivery SET created_at = now()"))
+    listed: list[str] = []
+    query: dict[str, Any] = {"limit": limit}
+    for _ in range(5):
+        page = admin.get(at(webhook, "deliveries"), params=query).json()
+        listed += [each["event_id"] for each in page["data"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert listed == sorted(sent, reverse=True)
 
 
 def test_a_disabled_webhook_says_why_and_is_enabled_again(admin: httpx.Client, engine: Engine) -> None:

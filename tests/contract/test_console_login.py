@@ -20,12 +20,14 @@ from api.console.client_key import ASSERTION_TYPE, ClientKey
 from api.console.routes import ATTEMPT_COOKIE
 from api.console.sessions import SESSION_COOKIE
 from compose.embedded.provider import DevelopmentProvider
+from orchestrator.process.actions import Action
 from orchestrator.process.logs import JsonFormatter
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.settings import Settings
 from tests.support.api_server import ApiServer, running_api
 from tests.support.console import ME, Browser, Provider, browser, question, running_console, running_provider, with_console
 from tests.support.databases import fresh_database
+from tests.support.log_lines import logged
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
 from tests.support.stack import Stack
 
@@ -176,11 +178,14 @@ def test_a_callback_that_belongs_to_no_login_of_this_browser_is_refused(
     assert reason(person.open(sent_back)) == "login_expired"
 
 
-def test_a_code_needs_the_verifier_of_its_login(person: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_code_needs_the_verifier_of_its_login(
+    person: Browser, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     asked = person.open(person.url + "/console/login")
     sent_back = person.open(f"{asked.headers['Location']}&person={ORGANIZATION}/boss").headers["Location"]
     monkeypatch.setattr(Attempt, "code_verifier", "x" * 43)
     assert reason(person.open(sent_back)) == "login_expired"
+    assert [line["reason"] for line in logged(caplog, Action.CONSOLE_LOGIN_REFUSED)] == ["login_expired"]
 
 
 def test_an_unavailable_provider_is_reported(settings: Settings) -> None:

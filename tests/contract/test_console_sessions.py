@@ -122,6 +122,27 @@ def test_a_session_ends_when_it_is_idle_and_at_the_end_of_the_day(person: Browse
     assert person.fetch("GET", ME).json()["code"] == "session_ended"
 
 
+def test_the_requests_of_one_minute_store_one_use(person: Browser, owner: Engine) -> None:
+    """A page that loads sends several requests, and each use that is stored is a write."""
+
+    def uses() -> set[datetime]:
+        with owner.connect() as connection:
+            return set(connection.execute(text("SELECT used_at FROM orchestrator.console_session")).scalars())
+
+    def aged(seconds: int) -> set[datetime]:
+        with owner.begin() as connection:
+            age = "UPDATE orchestrator.console_session SET used_at = now() - make_interval(secs => :seconds) RETURNING used_at"
+            return set(connection.execute(text(age), {"seconds": seconds}).scalars())
+
+    recent = aged(10)
+    for _ in range(2):
+        assert person.fetch("GET", ME).status_code == 200
+    assert uses() == recent
+    old = aged(70)
+    assert person.fetch("GET", ME).status_code == 200
+    assert min(uses()) > max(old)
+
+
 def test_only_the_hash_of_the_secret_is_stored(person: Browser, owner: Engine) -> None:
     with owner.connect() as connection:
         [row] = connection.execute(text("SELECT * FROM orchestrator.console_session")).mappings()

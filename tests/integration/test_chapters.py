@@ -28,6 +28,13 @@ def test_every_activity_gets_its_chapter_with_any_chunk_size(
         unknown = connection.execute(
             text("SELECT count(*) FROM registration.activity WHERE attributed_to = 'mentor-1' AND chapter_id IS NULL")
         ).scalar_one()
+        # Mentors of another organization may have the same ids.
+        connection.execute(
+            text(
+                "INSERT INTO registration.mentor (organization_id, mentor_id, name, chapter_id)"
+                " SELECT 'org-neighbour', 'mentor-' || number, 'x', 'elsewhere' FROM generate_series(1, 5) AS number"
+            )
+        )
     chapters.fill_chapters(engine)
     with engine.begin() as connection:
         rows = connection.execute(text("SELECT chapter_id, count(*) FROM registration.activity GROUP BY 1")).all()

@@ -21,6 +21,7 @@ from orchestrator.batches.errors import ConflictError
 from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
 from orchestrator.batches.repository import OutcomeKey
+from orchestrator.process import metrics
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.external import ExternalRegistrationService
@@ -112,11 +113,14 @@ def completions(pipeline: Pipeline) -> int:
 def test_each_item_has_one_request_which_names_who_did_what_and_who_registers(
     pipeline: ExternalPipeline, service: FaultyService
 ) -> None:
+    registered = metrics.REGISTRATION_REQUESTS.labels("registered")._value
+    before = registered.get()
     batch_id = pipeline.submit([item("mentor-1", notes="a private note"), item("mentor-2", minutes=90)])
     pipeline.drain()
     view = pipeline.status(batch_id)
     assert view.batch.status == "completed"
     assert len(service.asked) == 2
+    assert registered.get() - before == 2
     ids = DerivedIds(batch_id)
     asked = service.posts("mentor-1")[0]
     assert asked.key == f"{ids.item_id(0)}:0"

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, Row, create_engine, text
 
 from consumers.external.adapter import ExternalRegistration
 from consumers.upkeep.purger import PurgePolicy, Purger
@@ -21,6 +21,7 @@ from orchestrator.batches.revoke import RevocationPolicy, foresee_revocation, re
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external_revoking import ExternalRecords
+from orchestrator.registration.periods import PostgresPeriods
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.replay.promote import Promoted
 from orchestrator.storage.repository import PostgresActivityRepository
@@ -216,6 +217,44 @@ def test_refusal_is_shown_and_the_next_revocation_has_the_next_key(pipeline: Rev
     keys = [asked.key for asked in asked_to_revoke(service) if asked.body["item_id"] == str(item_id)]
     assert keys == [f"{item_id}:revoke:1", f"{item_id}:revoke:2"]
     assert [each["revoked_positions"] for each in pipeline.announced()] == [[[1, 1]], [[0, 0]]]
+
+
+def test_the_next_request_says_who_asks_now_and_why_and_has_its_own_time(
+    pipeline: RevokingPipeline, asking: Settings, service: FaultyService
+) -> None:
+    batch_id = pipeline.registered(3)
+    service.faults[activity(pipeline, batch_id, 0)].append(Fault.REFUSES)
+    revoke(pipeline, batch_id)
+    assert swept(pipeline, asking) == 3
+    pipeline.drain()
+    assert pipeline.shown(batch_id)[0] == (False, "period_closed")
+    refused = request_row(pipeline, 0)
+    assert (refused.code, refused.resends, refused.is_bulk) == ("period_closed", 1, True)
+    revoke(pipeline, batch_id, reason="it is open again", actor=replace(ADMIN, channel="operator"))
+    asked = request_row(pipeline, 0)
+    assert (asked.request, asked.state, asked.code, asked.answered_at) == (2, "asked", None, None)
+    assert (asked.asked_by, asked.channel, asked.reason) == (ADMIN.subject, "operator", "it is open again")
+    assert (asked.resends, asked.is_bulk, asked.sent_at) == (0, False, asked.asked_at)
+    assert asked.asked_at > refused.answered_at
+    pipeline.drain()
+    last = asked_to_revoke(service)[-1].body
+    assert (last["revoked_by"], last["channel"], last["reason"]) == (ADMIN.subject, "operator", "it is open again")
+
+
+def request_row(pipeline: RevokingPipeline, position: int) -> Row[Any]:
+    with pipeline.engine.begin() as connection:
+        found = text("SELECT * FROM orchestrator.revocation_request WHERE position = :position")
+        return connection.execute(found, {"position": position}).one()
+
+
+def test_an_answered_request_is_not_counted_as_sent_again(pipeline: RevokingPipeline) -> None:
+    batch_id = pipeline.registered(1)
+    revoke(pipeline, batch_id)
+    pipeline.drain()
+    before = request_row(pipeline, 0)
+    with pipeline.engine.begin() as connection:
+        note_resent(connection, [RevocationKey(str(batch_id), 0)])
+    assert request_row(pipeline, 0) == before
 
 
 @pytest.mark.parametrize(
@@ -447,3 +486,34 @@ def test_a_closed_period_is_kept_and_counts_what_was_asked_before(pipeline: Revo
     assert revoke(pipeline, batch_id).unresolved == 2
     pipeline.drain()
     assert len(asked_to_revoke(service)) == 3
+
+
+def test_only_what_this_organization_still_waits_for_is_unresolved_in_its_closed_period(
+    pipeline: RevokingPipeline, engine: Engine
+) -> None:
+    batch_id = pipeline.registered(3)
+    ids = DerivedIds(batch_id)
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(0)])
+    pipeline.drain()
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(1)])
+    close(pipeline, DAY)
+
+    def unresolved(organization_id: str) -> int:
+        # Row level security hides other organizations from the API, and not from this role.
+        with engine.begin() as connection:
+            return PostgresPeriods(connection).read(organization_id).unresolved
+
+    assert (unresolved(ADMIN.organization_id), unresolved("org-neighbour")) == (1, 0)
+    close(pipeline, DAY, actor=replace(ADMIN, organization_id="org-neighbour"))
+    assert (unresolved(ADMIN.organization_id), unresolved("org-neighbour")) == (1, 0)
+    in_doubt = "state = :state, activity_id = :activity_id, answered_at = :answered_at"
+    put = text(f"UPDATE orchestrator.dispatch SET {in_doubt} WHERE position = 2")
+    with engine.begin() as connection:
+        found = text("SELECT state, activity_id, answered_at FROM orchestrator.dispatch WHERE position = 2")
+        answered = dict(connection.execute(found).mappings().one())
+        connection.execute(put, {"state": "asked", "activity_id": None, "answered_at": None})
+    assert (unresolved(ADMIN.organization_id), unresolved("org-neighbour")) == (2, 0)
+    with engine.begin() as connection:
+        connection.execute(put, answered)
+    pipeline.drain()
+    assert (unresolved(ADMIN.organization_id), unresolved("org-neighbour")) == (0, 0)

@@ -6,12 +6,19 @@ import httpx
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine, text
 
+from consumers.upkeep.observer import ProductObserver
+from orchestrator.batches.model import RetryRequest
+from orchestrator.batches.operations import retry_failed_items
 from orchestrator.process.settings import Settings
+from orchestrator.storage.database import transact
+from orchestrator.storage.observing import read_figures
 from orchestrator.verification.verify import Breach, Report, keep_result
 from tests.integration.test_health import running
-from tests.support.pipeline import Pipeline, item, mentors, standard_directory
+from tests.support.pipeline import ADMIN, Pipeline, item, mentors, standard_directory
 from tests.support.ports import free_port
+from tests.support.receipts import as_owner
 from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.webhooks import make_deliveries, make_webhook
 
 
 def served(url: str) -> dict[str, float]:
@@ -41,10 +48,65 @@ def test_the_sweeper_serves_the_numbers_of_the_whole_product(settings: Settings,
         assert told['bulkreg_loop_age_seconds{role="sweeper"}'] < PATIENCE_S
         assert "bulkreg_verify_breaches" not in told
         keep_result(engine, Report([Breach(1, None, None, "found")] * 2, {}))
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE orchestrator.verification SET completed_at = {age}"))
         keep_result(engine, Report([Breach(1, None, None, "found")], {}))
         told = served(url)
         assert told["bulkreg_verify_breaches"] == 1
         assert abs(told["bulkreg_verify_last_success_timestamp_seconds"] - time.time()) < PATIENCE_S
+
+
+def test_webhooks_and_receipts_are_among_the_numbers(settings: Settings, engine: Engine) -> None:
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    pipeline.close()
+    disabled, failing, waiting = (make_webhook(engine, settings, "https://receiver.example.org/") for _ in range(3))
+    make_deliveries(engine, waiting, 1)
+    with as_owner(settings) as connection:
+        hour = "now() - interval '1 hour'"
+        for change, webhook in (
+            ("disabled_at = now(), disabled_because = 'gone'", disabled),
+            ("failing_since = now()", failing),
+            ("failing_since = now()", waiting),
+        ):
+            connection.execute(text(f"UPDATE orchestrator.webhook SET {change} WHERE webhook_id = :id"), {"id": webhook})
+        connection.execute(text(f"UPDATE orchestrator.webhook_delivery SET due_at = {hour}"))
+        connection.execute(text(f"UPDATE registration.audit SET at = {hour}"))
+        for organization, size, signed_at in (("org-1", 5, "to_timestamp(1000)"), ("org-2", 7, "to_timestamp(2000)")):
+            connection.execute(
+                text(
+                    "INSERT INTO orchestrator.receipt_log (organization_id, log, origin, before_log, size, signed_size, signed_at, frontier)"
+                    f" VALUES (:org, 1, 'o', 0, :size, :size, {signed_at}, '')"
+                ),
+                {"org": organization, "size": size},
+            )
+        connection.execute(
+            text(
+                "INSERT INTO orchestrator.receipt_published (organization_id, log, size, root, note, state)"
+                " VALUES ('org-1', 1, 9, '', '', 'ahead'), ('org-2', 1, 7, '', '', 'agrees')"
+            )
+        )
+    told = {metric.name: metric.samples[0].value for metric in ProductObserver(engine, backlog_limit_items=1).collect()}
+    assert (told["bulkreg_webhooks_disabled"], told["bulkreg_webhooks_failing"]) == (1, 2)
+    assert (told["bulkreg_receipt_leaves"], told["bulkreg_receipt_logs_halted"]) == (12, 1)
+    assert told["bulkreg_receipt_last_checkpoint_timestamp_seconds"] == 2000
+    waited = [round(told[f"bulkreg_{name}_seconds"] / 3_600) for name in ("webhook_overdue", "receipts_behind")]
+    assert waited == [1, 1]
+
+
+def test_a_batch_is_unfinished_since_its_retry_began(settings: Settings, engine: Engine) -> None:
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    batch_id = pipeline.submit([item("nobody")])
+    pipeline.drain()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.batch SET submitted_at = now() - interval '2 hours'"))
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    figures = transact(engine, lambda connection: read_figures(connection))
+    pipeline.close()
+    assert (figures.backlog_items, figures.oldest_unfinished_s < PATIENCE_S) == (1, True)
 
 
 def _is_served(url: str) -> bool:

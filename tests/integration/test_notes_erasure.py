@@ -14,7 +14,8 @@ from orchestrator.batches.errors import ConflictError, ForbiddenError, NotFoundE
 from orchestrator.batches.model import Actor, CorrectedItem, RetryRequest, Role
 from orchestrator.batches.operations import delete_batch, get_item, retry_failed_items
 from orchestrator.process.settings import Settings
-from orchestrator.storage.notes import batches_with_old_notes
+from orchestrator.storage.database import transact
+from orchestrator.storage.notes import batches_with_old_notes, erase_old_notes_of_purged
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
@@ -73,6 +74,7 @@ def test_notes_are_erased_from_item_history_and_activity_with_a_row_that_says_by
     assert erasures(pipeline) == [(0, 3, ORGANIZATION, COORDINATOR, "api")]
     after = pipeline.status(batch_id)
     assert after.batch.version == before.batch.version + 1, "a client with a copy must learn that it is old"
+    assert after.batch.changed_at > before.batch.changed_at
     assert after.batch.edit_version == before.batch.edit_version
     _, attempts = pipeline.call(get_item, ADMIN, batch_id, after.items[0].item_id)
     assert [(attempt.values["notes"], attempt.correction) for attempt in attempts] == [
@@ -212,6 +214,49 @@ def test_the_oldest_notes_are_found_first_up_to_a_limit_without_those_set_aside(
     first, second, last = (str(batches[index]) for index in (1, 2, 0))
     assert [found(most) for most in (1, 2, 3, 4)] == [{first}, {first, second}, {first, second, last}, {first, second, last}]
     assert found(9, batches[2]) == {first, last}
+
+
+def test_items_of_a_due_batch_keep_their_notes_while_they_are_young_or_pending_or_in_doubt(
+    pipeline: Pipeline, owner: Engine
+) -> None:
+    batch_id = pipeline.submit([item(mentor, notes=f"of {mentor}") for mentor in ("mentor-1", "mentor-2", "nobody", "no one")])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(2)]))
+    make_older(owner, 31, batch_id)
+    of_batch = {"batch_id": batch_id, "organization": ORGANIZATION}
+    with owner.begin() as connection:
+        connection.execute(
+            text("UPDATE orchestrator.batch_item SET attempt_at = now() WHERE batch_id = :batch_id AND position = 1"), of_batch
+        )
+        connection.execute(
+            text(
+                "INSERT INTO orchestrator.dispatch (batch_id, position, organization_id, attempt, state, dispatched_at)"
+                " VALUES (:batch_id, 3, :organization, 1, 'asked', now())"
+            ),
+            of_batch,
+        )
+    assert Purger(RETAIN).purge(pipeline.engine) == Purged(notes=1)
+    kept = [view.values.notes for view in pipeline.status(batch_id).items]
+    assert kept == [None, "of mentor-2", "of nobody", "of no one"]
+
+
+def test_the_oldest_activities_of_purged_batches_lose_their_notes_first(pipeline: Pipeline, owner: Engine) -> None:
+    batches = [pipeline.submit([item(f"mentor-{number}", notes=f"note {number}")]) for number in (1, 2, 3)]
+    pipeline.drain()
+    for batch_id in batches[:2]:
+        pipeline.call(delete_batch, ADMIN, batch_id)
+    Purger(PurgePolicy(timedelta(0), timedelta(days=7))).purge(pipeline.engine)
+    # The third batch is not purged, and its item is erased together with its activity.
+    for batch_id, days in zip(batches, (31, 32, 33), strict=True):
+        make_older(owner, days, batch_id)
+    left: list[list[str]] = []
+    for _ in range(3):
+        transact(
+            pipeline.engine,
+            lambda connection: erase_old_notes_of_purged(connection, after=timedelta(days=30), max_items=1),
+        )
+        left.append([note for note in ("note 1", "note 2", "note 3") if holders(pipeline, note)])
+    assert left == [["note 1", "note 3"], ["note 3"], ["note 3"]]
 
 
 def with_notes_in_history(pipeline: Pipeline) -> UUID:

@@ -10,11 +10,13 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches.repository import EventOf
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage import outbox, slots
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import REFUSED, SLOTS, Hold, OutboxRow, ReadLimits, insert_events, slot_of
 from schemas.envelope import OutgoingEvent, Topic
+from tests.support.log_lines import logged
 
 ALL = ReadLimits(1_000, 1 << 30)
 EVERYWHERE = range(SLOTS)
@@ -251,7 +253,9 @@ def test_a_single_relay_has_all_slots_and_gives_half_back_except_busy_ones(setti
             assert slots.balance(second, [], lease=PATIENT) == everything - kept
 
 
-def test_a_relay_that_is_silent_for_longer_than_the_lease_loses_its_slots(settings: Settings) -> None:
+def test_a_relay_that_is_silent_for_longer_than_the_lease_loses_its_slots(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     with relays(settings, 2) as (silent, other):
         theirs = slots.balance(silent, [], lease=PATIENT)
         silent.commit()
@@ -263,3 +267,4 @@ def test_a_relay_that_is_silent_for_longer_than_the_lease_loses_its_slots(settin
             mine = slots.balance(other, mine, lease=timedelta(0))
             other.commit()
         assert mine == frozenset(range(SLOTS))
+        assert logged(caplog, Action.SILENT_RELAYS_ENDED)

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -126,11 +127,26 @@ def test_a_micro_batch_and_its_progress_are_one_transaction(
     engine: Engine, processor_of: Callable[..., Processor], topics: Topics
 ) -> None:
     handler = ToyHandler()
+    before = sizes_and_steps(handler.name)
     processed = processor_of(handler).process(entries(1, 2, 3), NEXT)
     assert processed.pending.is_done
     assert not processed.failures
     assert (handler.handled, toy_positions(engine), progress(engine)) == ([[1, 2, 3]], [1, 2, 3], DONE)
     assert len(topics.of(Topic.RESULTS)) == 3
+    counted = [after - earlier for after, earlier in zip(sizes_and_steps(handler.name), before, strict=True)]
+    assert counted == [1, 3, 1, 1]
+
+
+def sizes_and_steps(role: str) -> list[float]:
+    """How many micro-batches of how many records were counted, and how many were handled and produced."""
+    names: list[tuple[str, dict[str, str]]] = [
+        ("bulkreg_micro_batch_records_count", {}),
+        ("bulkreg_micro_batch_records_sum", {}),
+        ("bulkreg_micro_batch_step_seconds_count", {"step": "handle"}),
+        ("bulkreg_micro_batch_step_seconds_count", {"step": "produce"}),
+    ]
+    found = (REGISTRY.get_sample_value(name, {"role": role, **labels}) for name, labels in names)
+    return [value or 0 for value in found]
 
 
 def test_metrics_count_what_is_committed_once_however_often_it_was_tried(
@@ -259,10 +275,13 @@ def test_a_record_that_the_handler_refuses_by_raising_is_not_given_up(
     assert b"no_such_batch" in letter
 
 
-def test_a_passing_error_is_retried_with_the_whole_micro_batch(engine: Engine, processor_of: Callable[..., Processor]) -> None:
+def test_a_passing_error_is_retried_with_the_whole_micro_batch(
+    engine: Engine, processor_of: Callable[..., Processor], caplog: pytest.LogCaptureFixture
+) -> None:
     handler = Troubled({2: PASSING}, times=2)
     assert not processor_of(handler).process(entries(1, 2), NEXT).failures
     assert handler.handled == [[1, 2]] * 3
+    assert [line["attempt"] for line in logged(caplog, Action.MICRO_BATCH_RETRIED)] == [1, 2]
     assert (toy_positions(engine), progress(engine)) == ([1, 2], DONE)
 
 
@@ -340,11 +359,13 @@ def test_a_record_whose_giving_up_fails(
     last: Exception,
     last_chance: str | None,
     fails: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     failures = processor_of(Troubled({2: OF_A_RECORD}, last=last)).process(entries(2), NEXT, last_chance=last_chance).failures
     assert [failure.error for failure in failures] == [last] * fails
     assert (len(topics.of(Topic.DEAD_LETTER)), progress(engine)) == ((0, []) if fails else (1, DONE))
     assert toy_positions(engine) == [], "giving up must be rolled back"
+    assert len(logged(caplog, Action.GIVE_UP_FAILED)) == (0 if fails else 1)
 
 
 def test_a_record_whose_last_chance_fails_in_the_same_way_is_put_aside(

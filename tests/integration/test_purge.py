@@ -16,6 +16,7 @@ from orchestrator.batches.errors import ConflictError, NotFoundError
 from orchestrator.batches.model import BatchFilter, Idempotency, NewBatch, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, list_batches, retry_failed_items, submit_bulk_registration
 from orchestrator.process.settings import Settings
+from orchestrator.storage.console_sessions import remove_ended_sessions
 from orchestrator.storage.purging import deleted_batches, purge_batches
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
@@ -241,6 +242,24 @@ def test_sessions_of_the_console_that_have_ended_are_removed(pipeline: Rememberi
     purger = Purger(replace(PurgePolicy.of(settings), max_items=1))
     assert purger.purge(pipeline.engine) == Purged(sessions=2)
     assert not purger.purge(pipeline.engine)
+
+
+def test_the_session_that_has_been_idle_for_longest_is_removed_first(pipeline: RememberingPipeline) -> None:
+    subjects = {41: "b", 43: "a", 42: "c"}
+    left: list[set[str]] = []
+    with pipeline.engine.begin() as connection:
+        for minutes, subject in subjects.items():
+            connection.execute(
+                text(
+                    "INSERT INTO orchestrator.console_session (session_hash, organization_id, subject, role, used_at)"
+                    " VALUES (sha256(:subject), 'org', :name, 'admin', now() - make_interval(mins => :minutes))"
+                ),
+                {"subject": subject.encode(), "name": subject, "minutes": minutes},
+            )
+        for _ in subjects:
+            assert remove_ended_sessions(connection, max_sessions=1) == 1
+            left.append(set(connection.execute(text("SELECT subject FROM orchestrator.console_session")).scalars()))
+    assert left == [{"b", "c"}, {"b"}, set()]
 
 
 def test_keys_expire(pipeline: RememberingPipeline, settings: Settings) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import threading
-from datetime import UTC, date, datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner, Result
 
@@ -17,6 +19,8 @@ from consumers.notary import appending, published
 from consumers.notary.notary import Notary
 from consumers.notary.published import compare_topic, every_published_checkpoint
 from consumers.reading import topic_reader
+from consumers.upkeep.purger import PurgePolicy, Purger
+from orchestrator.batches.operations import delete_batch
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action
 from orchestrator.process.failpoints import Failpoint, InjectedError
@@ -26,22 +30,25 @@ from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.leaf import person_hash
 from orchestrator.receipts.merkle import root
 from orchestrator.storage.blame import sqlstate
-from orchestrator.storage.receipt_appending import behind_s, forget_person, take_turn, try_turn
+from orchestrator.storage.receipt_appending import audit_writers, behind_s, forget_person, take_turn, try_turn
 from orchestrator.storage.receipt_checkpoints import (
     LogAgreesError,
     PublishedState,
     add_key,
     begin_again,
+    next_log,
     note_reading,
+    read_receipt_figures,
     read_up_to,
     unsettled_checkpoints,
 )
-from orchestrator.storage.receipt_reading import StoredHashes
+from orchestrator.storage.receipt_reading import StoredHashes, last_checkpoint
 from orchestrator.verification.receipts import Tampering, audit_logs, unknown_signers
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned, checkpoint_signed
 from schemas.ids import derived_ids
+from tests.support.databases import ReadyDatabases
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
 from tests.support.receipts import (
@@ -161,6 +168,42 @@ def test_row_68_a_row_waits_for_transactions_that_may_commit_a_lower_id(
     assert [leaf["batch_id"] for leaf in leaves(engine)] == [str(batch_id) for batch_id in expected]
 
 
+@pytest.mark.parametrize(
+    ("mode", "may_have_written"),
+    [
+        ("ACCESS SHARE", False),
+        ("ROW SHARE", False),
+        ("ROW EXCLUSIVE", True),
+        ("SHARE ROW EXCLUSIVE", True),
+        ("EXCLUSIVE", True),
+        ("ACCESS EXCLUSIVE", True),
+    ],
+)
+def test_row_68_only_transactions_that_may_have_written_to_this_audit_are_waited_for(
+    settings: Settings, engine: Engine, databases: ReadyDatabases, mode: str, may_have_written: bool
+) -> None:
+    lock = text(f"LOCK TABLE registration.audit IN {mode} MODE")
+    with as_other(settings.owner_url) as writer, engine.connect() as connection:
+        writer.execute(lock)
+        assert bool(audit_writers(connection)) is may_have_written
+        assert not audit_writers(writer), "its own lock does not count"
+        writer.rollback()
+        writer.execute(text(f"LOCK TABLE registration.activity IN {mode} MODE"))
+        assert not audit_writers(connection)
+    # In a copy of the database, the table has the same number.
+    with databases.one() as copy, as_other(Settings(database_url=copy).owner_url) as writer, engine.connect() as connection:
+        writer.execute(lock)
+        assert not audit_writers(connection)
+
+
+@contextmanager
+def as_other(url: str | URL) -> Iterator[Connection]:
+    other = create_engine(url)
+    with other.connect() as connection:
+        yield connection
+    other.dispose()
+
+
 def has_turn(engine: Engine) -> bool:
     """Whether a notary waits inside its transaction."""
     with engine.begin() as connection:
@@ -274,6 +317,8 @@ def test_an_old_row_whose_activity_was_removed_is_named_and_stops_nobody(
 
 def test_a_checkpoint_is_signed_when_a_batch_ends(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
     signer = notary(settings, engine)
+    counters = (metrics.RECEIPT_LEAVES_APPENDED, metrics.RECEIPT_CHECKPOINTS_SIGNED)
+    before = [counter._value.get() for counter in counters]
     pipeline.submit(mentors(3))
     pipeline.drain_until_registered()
     signer.turn()
@@ -281,6 +326,7 @@ def test_a_checkpoint_is_signed_when_a_batch_ends(pipeline: Pipeline, settings: 
     pipeline.drain()
     signer.turn()
     signer.turn()
+    assert [counter._value.get() - counted for counter, counted in zip(counters, before, strict=True)] == [3, 1]
     [signed] = checkpoints(engine)
     assert signed.checkpoint == Checkpoint(f"{ORIGIN}/{ORGANIZATION}", 3, plain_root(all_hashes(engine)))
     pipeline.relay()
@@ -301,6 +347,67 @@ def test_a_log_that_grows_is_signed_daily_although_its_batch_runs(
         connection.execute(text("UPDATE orchestrator.receipt_log SET began_at = now() - interval '25 hours'"))
     signer.turn()
     assert [each.checkpoint.size for each in checkpoints(engine)] == [3]
+
+
+def test_a_log_that_was_signed_today_waits_although_it_began_long_ago(
+    pipeline: Pipeline, settings: Settings, engine: Engine, topics: None
+) -> None:
+    signer = notary(settings, engine)
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    signer.turn()
+    pipeline.submit(mentors(1, first=2))
+    pipeline.drain_until_registered()
+    sizes = []
+    for column in ("began_at", "signed_at"):
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE orchestrator.receipt_log SET {column} = now() - interval '25 hours'"))
+        signer.turn()
+        sizes.append([each.checkpoint.size for each in checkpoints(engine)])
+    assert sizes == [[1], [1, 2]]
+
+
+def test_a_checkpoint_is_signed_although_the_batch_is_purged_by_then(
+    pipeline: Pipeline, settings: Settings, engine: Engine, topics: None
+) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.drain()
+    pipeline.call(delete_batch, ADMIN, batch_id)
+    Purger(PurgePolicy(timedelta(0), timedelta(days=7))).purge(engine)
+    notary(settings, engine).turn()
+    assert [each.checkpoint.size for each in checkpoints(engine)] == [1]
+
+
+def test_the_newest_checkpoint_is_of_the_newest_log(settings: Settings, engine: Engine) -> None:
+    stored = text(
+        "INSERT INTO orchestrator.receipt_checkpoint (organization_id, log, size, root, note, signed_at)"
+        " VALUES (:org, :log, :size, '', '', now())"
+    )
+    places = [(ORGANIZATION, 2, 5), (ORGANIZATION, 1, 9), (ORGANIZATION, 2, 3), ("org-neighbour", 3, 1)]
+    with engine.begin() as connection:
+        assert last_checkpoint(connection, ORGANIZATION) is None
+        for org, log, size in places:
+            connection.execute(stored, {"org": org, "log": log, "size": size})
+        found = last_checkpoint(connection, ORGANIZATION)
+    assert found is not None
+    assert (found.log, found.size) == (2, 5)
+
+
+@pytest.mark.parametrize(("own", "published", "number"), [(0, 0, 1), (1, 0, 2), (2, 1, 3), (1, 2, 3), (0, 4, 5)])
+def test_a_new_log_has_a_number_that_neither_the_tables_nor_the_topic_have(
+    engine: Engine, own: int, published: int, number: int
+) -> None:
+    log = text("INSERT INTO orchestrator.receipt_log (organization_id, log, origin, before_log) VALUES (:org, :log, 'o', 0)")
+    read_back = text(
+        "INSERT INTO orchestrator.receipt_published (organization_id, log, size, root, note, state)"
+        " VALUES (:org, :log, 1, '', '', 'agrees')"
+    )
+    with engine.begin() as connection:
+        for statement, logs in ((log, own), (read_back, published)):
+            for each in range(1, logs + 1):
+                connection.execute(statement, {"org": ORGANIZATION, "log": each})
+            connection.execute(statement, {"org": "org-neighbour", "log": 9})
+        assert next_log(connection, ORGANIZATION) == number
 
 
 def test_a_notary_that_dies_while_signing_has_published_nothing(
@@ -379,7 +486,9 @@ def test_row_69_a_restored_log_grows_to_its_published_checkpoint_and_is_signed_a
         begin_again(connection, ORGANIZATION, name=ORIGIN, reason="no reason")
 
 
-def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed(restoring: Restoring) -> None:
+def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed(
+    restoring: Restoring, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = restoring.engine
     restoring.restore_before(3)
     with as_owner(restoring.settings) as connection:
@@ -392,10 +501,15 @@ def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed
         restoring.notary.turn()
         restoring.register(len(leaves(engine)) + 1)
     assert [each.checkpoint.size for each in checkpoints(engine)] == [2]
+    [halted] = logged(caplog, Action.RECEIPT_LOG_HALTED)
+    told = (halted["role"], halted["organization"], halted["log"], halted["size"], halted["state"])
+    assert told == ("notary", ORGANIZATION, 1, 4, "forked")
     with engine.begin() as connection:
         [(head, state)] = unsettled_checkpoints(connection)
         assert (head.size, state) == (4, PublishedState.FORKED)
+        assert read_receipt_figures(connection).halted == 1
         begin_again(connection, ORGANIZATION, name=ORIGIN, reason="restored")
+        assert read_receipt_figures(connection).halted == 0
     restoring.notary.turn()
     assert restoring.notary.health.failing is None
     newest = checkpoints(engine)[-1].checkpoint

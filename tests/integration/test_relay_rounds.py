@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches.publishing import Delivery, Trouble
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage.outbox import SLOTS, slot_of
 from orchestrator.storage.relay_wakeup import CHANNEL, UNHURRIED
@@ -28,6 +29,7 @@ from producers import relay as module
 from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent
 from tests.integration.test_relay import event, insert, rows_left
+from tests.support.log_lines import logged
 from tests.support.waiting import eventually
 
 WAITS = Trouble("the broker says nothing yet")
@@ -523,7 +525,9 @@ def test_events_under_way_when_the_session_ended_are_published_again(
     eventually(lambda: rows_left(engine) == 0)
 
 
-def test_a_relay_without_a_broker_takes_no_slots(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
+def test_a_relay_without_a_broker_takes_no_slots(
+    engine: Engine, broker: Broker, start: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
     broker.is_up = False
     insert_one_each(engine, batches(1))
     failures = metrics.OUTBOX_FAILURES.labels("broker")._value
@@ -532,6 +536,7 @@ def test_a_relay_without_a_broker_takes_no_slots(engine: Engine, broker: Broker,
     before = failures.get()
     eventually(lambda: failures.get() >= before + 2)
     assert (relay.slots, broker.sent, relay.health.broker_contact) == (frozenset(), [], False)
+    assert logged(caplog, Action.RELAY_FAILED)
     broker.is_up = True
     eventually(lambda: rows_left(engine) == 0)
     assert relay.health.broker_contact

@@ -236,7 +236,9 @@ def test_commands_that_the_splitter_produced_late_get_their_own_mark(
     assert sweeper.sweep(pipeline.engine).resent == 1
 
 
-def test_an_item_that_stays_lost_fails_with_an_internal_error(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
+def test_an_item_that_stays_lost_fails_with_an_internal_error(
+    pipeline: Pipeline, sweeper: Sweeper, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
     batch_id = pipeline.submit(mentors(2))
     total = Swept()
     results: list[OutgoingEvent] = []
@@ -248,6 +250,11 @@ def test_an_item_that_stays_lost_fails_with_an_internal_error(pipeline: Pipeline
         pipeline.queues.clear()
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
     assert (total.resent, total.given_up) == (4, 2)
+    lines = logged(caplog, Action.ITEM_GIVEN_UP)
+    assert [(line["batch"], line["position"], line["attempt"]) for line in lines] == [
+        (str(batch_id), 0, 1),
+        (str(batch_id), 1, 1),
+    ]
     view = pipeline.status(batch_id)
     assert view.batch.status == "failed"
     assert view.batch.errors_by_code == {"internal_error": 2}
@@ -781,6 +788,10 @@ def test_row_53_a_queue_that_does_not_move_stands_since_it_was_first_seen_so(
     sweeper.sweep(pipeline.engine)
     assert since(Topic.COMMANDS) == first, "more records wait, and it has not moved"
     assert metrics.QUEUE_RECORDS.labels("commands")._value.get() == 2
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.queue_end SET stands_since = stands_since - interval '1 hour'"))
+    sweeper.sweep(pipeline.engine)
+    assert 3_600 <= metrics.QUEUE_STANDS_SECONDS.labels("commands")._value.get() < 7_200
     with pipeline.engine.begin() as connection:
         advance_progress(connection, {(Topic.COMMANDS, 0): Position(1, "first")})
     sweeper.sweep(pipeline.engine)

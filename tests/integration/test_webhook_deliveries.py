@@ -7,16 +7,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg2
 import pytest
+from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from compose.webhook_findings import webhook_findings
 from consumers.loop.handler import Record
+from consumers.notifying import delivering
 from consumers.notifying.recording import RecordingHandler
 from consumers.upkeep.purger import PurgePolicy, Purger
 from orchestrator.batches.model import RevocationRequest
 from orchestrator.batches.revoke import RevocationPolicy, revoke_batch
+from orchestrator.process import metrics
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.webhooks import deliveries as webhook_deliveries
@@ -28,6 +34,7 @@ from orchestrator.webhooks.deliveries import (
     claim_deliveries,
     disabled_webhooks,
     end_attempt,
+    expire_deliveries,
     renew_secrets,
     unreadable_secrets,
     webhook_figures,
@@ -40,9 +47,12 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import EventData, batch_rejected
 from schemas.mistakes import Mistake
 from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookEvent
+from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors, record
+from tests.support.receiver import running_receiver
+from tests.support.waiting import eventually
 from tests.support.webhook_keys import FIRST_KEY, SECOND_KEY
-from tests.support.webhooks import deliveries, make_deliveries, make_webhook, states
+from tests.support.webhooks import deliveries, make_deliveries, make_webhook, running_deliverer, states
 
 URL = "https://receiver.example.org/"
 BROKEN = Attempt(3, DeliveryProblem.STATUS, 500, "no")
@@ -213,6 +223,22 @@ def test_half_of_the_connections_are_for_first_requests_to_receivers_that_work(e
     assert (following.webhook_id in failing, following.webhook_id in {each.webhook_id for each in rest}) == (True, False)
 
 
+def test_what_has_been_due_for_longest_is_claimed_first(engine: Engine, settings: Settings) -> None:
+    """There is room for one request. A changed row stands behind the others in the table's file."""
+    early, late = (make_webhook(engine, settings, URL) for _ in range(2))
+    of_late, of_early = make_deliveries(engine, late, 2), make_deliveries(engine, early, 2)
+    aged = text("UPDATE orchestrator.webhook_delivery SET due_at = now() - :by * interval '1 minute' WHERE event_id = :event_id")
+    with engine.begin() as connection:
+        for event_id, minutes in ((of_late[0], 1), (of_early[0], 2), (of_late[1], 3), (of_early[1], 4)):
+            connection.execute(aged, {"event_id": event_id, "by": minutes})
+    order: list[UUID] = []
+    for _ in range(4):
+        [claimed] = claim(engine, connections=1)
+        end(engine, claimed, Attempt(1, None, 200, ""))
+        order.append(claimed.event_id)
+    assert order == [of_early[1], of_late[1], of_early[0], of_late[0]]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_receivers_with_old_deliveries_take_turns_with_others(engine: Engine, settings: Settings, fails: bool) -> None:
     """One request at a time fits, and each receiver has more to be told than it is told here."""
@@ -312,6 +338,16 @@ def test_gone_or_a_week_of_failures_disables(engine: Engine, settings: Settings,
     assert transact(engine, disabled_webhooks) == []
 
 
+def test_what_was_delivered_stays_so_when_the_webhook_is_disabled(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 2)
+    first, second = claim(engine)
+    assert end(engine, first, Attempt(1, None, 200, "")) == Ended(DeliveryState.DELIVERED)
+    assert end(engine, second, Attempt(1, DeliveryProblem.STATUS, 410, "")) == Ended(DeliveryState.FAILED, DisabledBecause.GONE)
+    found = {row.event_id: (row.state, row.problem) for row in deliveries(engine, webhook)}
+    assert found == {first.event_id: ("delivered", None), second.event_id: ("failed", "status")}
+
+
 def test_a_deleted_webhook_ends_what_is_under_way(engine: Engine, settings: Settings) -> None:
     webhook = make_webhook(engine, settings, URL)
     make_deliveries(engine, webhook, 1)
@@ -360,6 +396,19 @@ def test_secrets_are_encrypted_again_under_the_first_key(engine: Engine, setting
     assert transact(engine, lambda connection: unreadable_secrets(connection, second)) == []
 
 
+def test_the_previous_secret_is_encrypted_again_as_well(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL, secret="whsec_b2xk")
+    make_deliveries(engine, webhook, 1)
+    changed = Sealer([FIRST_KEY.encode()]).seal("whsec_bmV3")
+    until = datetime.now(UTC) + timedelta(hours=1)
+    transact(engine, lambda connection: WebhookStore(connection).rotate(webhook, changed, previous_until=until))
+    both, second = Sealer([SECOND_KEY.encode(), FIRST_KEY.encode()]), Sealer([SECOND_KEY.encode()])
+    assert transact(engine, lambda connection: renew_secrets(connection, both)) == 2
+    [claimed] = claim(engine)
+    assert claimed.previous_secret is not None
+    assert (second.open(claimed.secret), second.open(claimed.previous_secret)) == ("whsec_bmV3", "whsec_b2xk")
+
+
 def test_doctor_names_disabled_webhooks_and_missing_keys(engine: Engine, settings: Settings) -> None:
     def findings(**changes: SecretStr) -> list[str]:
         changed = settings.model_copy(update=changes)
@@ -398,3 +447,104 @@ def test_what_waits_for_a_notifier_is_measured(engine: Engine, settings: Setting
     assert 300 <= transact(engine, webhook_figures).overdue_s < 3_600
     claim(engine)
     assert transact(engine, webhook_figures).overdue_s == 0
+
+
+def test_webhooks_that_are_disabled_neither_fail_nor_wait(engine: Engine, settings: Settings) -> None:
+    waiting, disabled, done = (make_webhook(engine, settings, URL) for _ in range(3))
+    recent, old = make_deliveries(engine, waiting, 2)
+    [of_disabled], [of_done] = make_deliveries(engine, disabled, 1), make_deliveries(engine, done, 1)
+    with engine.begin() as connection:
+        for event_id, minutes in ((recent, 10), (old, 20), (of_disabled, 90), (of_done, 90)):
+            connection.execute(
+                text("UPDATE orchestrator.webhook_delivery SET due_at = now() - :by * interval '1 minute' WHERE event_id = :id"),
+                {"id": event_id, "by": minutes},
+            )
+        connection.execute(
+            text("UPDATE orchestrator.webhook_delivery SET state = 'delivered' WHERE event_id = :id"), {"id": of_done}
+        )
+        connection.execute(
+            text("UPDATE orchestrator.webhook SET failing_since = now() WHERE webhook_id IN (:one, :other)"),
+            {"one": waiting, "other": disabled},
+        )
+        connection.execute(
+            text("UPDATE orchestrator.webhook SET disabled_at = now(), disabled_because = 'failing' WHERE webhook_id = :id"),
+            {"id": disabled},
+        )
+    figures = transact(engine, webhook_figures)
+    assert (figures.disabled, figures.failing, round(figures.overdue_s / 60)) == (1, 1, 20)
+
+
+def test_the_oldest_deliveries_expire_first(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    ids = make_deliveries(engine, webhook, 3)
+    with engine.begin() as connection:
+        for event_id, days in zip(ids, (41, 43, 42), strict=True):
+            connection.execute(
+                text(
+                    "UPDATE orchestrator.webhook_delivery SET state = 'delivered', created_at = now() - :by * interval '1 day'"
+                    " WHERE event_id = :id"
+                ),
+                {"id": event_id, "by": days},
+            )
+    left: list[set[UUID]] = []
+    for _ in range(3):
+        assert transact(engine, lambda connection: expire_deliveries(connection, after=timedelta(days=30), most=1)) == 1
+        left.append({row.event_id for row in deliveries(engine, webhook)})
+    assert left == [{ids[0], ids[2]}, {ids[0]}, set()]
+
+
+def test_webhooks_are_named_in_the_order_in_which_they_were_disabled(engine: Engine, settings: Settings) -> None:
+    webhooks = [make_webhook(engine, settings, URL) for _ in range(3)]
+    disable = text(
+        "UPDATE orchestrator.webhook SET disabled_at = now() - :by * interval '1 hour', disabled_because = 'gone'"
+        " WHERE webhook_id = :id"
+    )
+    with engine.begin() as connection:
+        for webhook, hours in zip(webhooks, (1, 3, 2), strict=True):
+            connection.execute(disable, {"id": webhook, "by": hours})
+    assert [each.webhook_id for each in transact(engine, disabled_webhooks)] == [webhooks[1], webhooks[2], webhooks[0]]
+
+
+# --- What operators are told --------------------------------------------------------------------------------------------
+
+
+def test_what_the_notifier_does_is_logged_and_counted(
+    engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    counters = {problem: metrics.WEBHOOK_ATTEMPTS.labels(problem)._value for problem in ("status", "delivered")}
+    before = {problem: counter.get() for problem, counter in counters.items()}
+    both = settings.model_copy(update={"webhook_keys": SecretStr(f"{SECOND_KEY},{FIRST_KEY}")})
+    unreadable = make_webhook(
+        engine, settings.model_copy(update={"webhook_keys": SecretStr(Fernet.generate_key().decode())}), URL
+    )
+    with running_receiver() as receiver, caplog.at_level("INFO", "bulkreg"):
+        gone, good = (make_webhook(engine, settings, receiver.url(path)) for path in ("/410", "/204"))
+        [of_gone], _, _ = (make_deliveries(engine, webhook, 1) for webhook in (gone, good, unreadable))
+        with running_deliverer(both, engine):
+            eventually(lambda: states(engine, gone) + states(engine, good) == ["failed", "delivered"])
+            eventually(lambda: logged(caplog, Action.WEBHOOK_SECRET_UNREADABLE))
+    assert {problem: counter.get() - before[problem] for problem, counter in counters.items()} == {"status": 1, "delivered": 1}
+    [given_up] = logged(caplog, Action.DELIVERY_GIVEN_UP)
+    assert (given_up["webhook"], given_up["delivery"]) == (str(gone), str(of_gone))
+    assert (given_up["problem"], given_up["status"]) == ("status", 410)
+    [disabled] = logged(caplog, Action.WEBHOOK_DISABLED)
+    assert (disabled["webhook"], disabled["reason"]) == (str(gone), "gone")
+    assert [line["secrets"] for line in logged(caplog, Action.WEBHOOK_SECRETS_RENEWED)] == [2]
+    assert {line["webhook"] for line in logged(caplog, Action.WEBHOOK_SECRET_UNREADABLE)} == {str(unreadable)}
+    assert states(engine, unreadable) == ["pending"]
+
+
+def test_a_database_that_does_not_respond_is_reported_until_it_does(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT", None, psycopg2.OperationalError("the server closed the connection"))
+
+    with running_deliverer(settings, engine) as deliverer:
+        with monkeypatch.context() as patched:
+            patched.setattr(delivering, "transact", away)
+            deliverer.wake()
+            eventually(lambda: logged(caplog, Action.DELIVERING_FAILED))
+            assert "the database does not respond" in (deliverer.health.failing or "")
+        deliverer.wake()
+        eventually(lambda: deliverer.health.failing is None)

@@ -23,8 +23,10 @@ from api.access.jwks import Jwks
 from api.access.rate_limits import RateLimits
 from api.http.problems import ProblemError
 from orchestrator.batches.model import Role
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from tests.support.identity_provider import PRIVATE, Provider, public, running_provider, signed
+from tests.support.log_lines import logged
 from tests.support.waiting import PATIENCE_S
 
 
@@ -150,10 +152,11 @@ def test_a_withdrawn_key_is_refused_when_the_set_is_old(provider: Provider) -> N
     assert answer(checks, token("ES256")) == ["bad_token"]
 
 
-def test_an_unavailable_provider(provider: Provider) -> None:
+def test_an_unavailable_provider(provider: Provider, caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     provider.status = 500
     assert answer(checker(provider, clock), token("ES256")) == ["keys_unavailable"]
+    assert [line["error"] for line in logged(caplog, Action.JWKS_REFRESH_FAILED)] == ["HTTPStatusError"]
     provider.status = 200
     checks = checker(provider, clock)
     assert answer(checks, token("ES256")) == ["coord-1"]

@@ -324,13 +324,14 @@ def test_offsets_behind_the_last_record_count_when_the_end_is_reported(loop: Loo
     assert loop.commits[1:] == [{0: 12}]
 
 
-def test_the_next_commit_makes_up_for_a_failed_one(loop: Loop) -> None:
+def test_the_next_commit_makes_up_for_a_failed_one(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.client.answers = [KafkaException(KafkaError(KafkaError._TRANSPORT)), KafkaError(KafkaError.REBALANCE_IN_PROGRESS)]
     loop.turn(record(0, 5))
     loop.turn()
     assert loop.commits == []
     loop.turn()
     assert loop.commits == [{0: 6}]
+    assert "REBALANCE_IN_PROGRESS" in "".join(str(line["error"]) for line in logged(caplog, Action.COMMIT_FAILED))
 
 
 def test_under_load_offsets_are_committed_at_intervals_and_an_idle_loop_wakes_for_them(loop: Loop) -> None:

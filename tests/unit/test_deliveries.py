@@ -115,7 +115,9 @@ def test_missing_acknowledgements_are_waited_for_briefly_and_then_beside_other_w
     assert len(broker.sent) == 1
 
 
-def test_events_that_failed_for_a_while_are_sent_again_in_order_at_growing_intervals(role: Deliveries, broker: Broker) -> None:
+def test_events_that_failed_for_a_while_are_sent_again_in_order_at_growing_intervals(
+    role: Deliveries, broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
     def reply(delivery: Delivery) -> None:
         for index in sorted(delivery.outstanding, reverse=True):
             delivery.settle(index, PASSING if delivery.events[index] in (event(0), event(2)) else None)
@@ -125,6 +127,7 @@ def test_events_that_failed_for_a_while_are_sent_again_in_order_at_growing_inter
     while len(broker.sent) < 10:
         advance_to(role, broker, pending.again_at)
     assert [sent for _, sent in broker.sent] == [events(4)] + [[event(0), event(2)]] * 9
+    assert len(logged(caplog, Action.EVENT_NOT_ACKNOWLEDGED)) == 10, "once for each try, and not for each event"
     times = [at for at, _ in broker.sent]
     pauses = [later - earlier for earlier, later in pairwise(times[1:])]
     # The first repetition was sent while the role still waited for the micro-batch.

@@ -8,11 +8,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from orchestrator.batches.publishing import DeliveryError, Trouble
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from producers import producer as module
 from producers.partitions import partition_of
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
+from tests.support.log_lines import logged
 
 PASSING = KafkaError(KafkaError._MSG_TIMED_OUT)
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
@@ -198,7 +200,9 @@ def test_a_full_queue_is_waited_for_and_the_order_is_kept(producer: FakedProduce
 
 
 @pytest.mark.parametrize("by", ["report", "KafkaException", "SystemError", "produce", "produce later"])
-def test_after_a_fatal_error_everything_goes_to_a_new_client(producer: FakedProducer, client: Client, by: str) -> None:
+def test_after_a_fatal_error_everything_goes_to_a_new_client(
+    producer: FakedProducer, client: Client, by: str, caplog: pytest.LogCaptureFixture
+) -> None:
     earlier = producer.send(events(b"a", b"b"))
     if by == "report":
         client.outcome = lambda value: FATAL if value == b"b" else None
@@ -213,6 +217,7 @@ def test_after_a_fatal_error_everything_goes_to_a_new_client(producer: FakedProd
     assert not any(trouble.is_permanent for trouble in earlier.failed.values())
     assert set(earlier.failed) == ({1} if by == "report" else {0, 1})
     assert len(producer.clients) == 2
+    assert len(logged(caplog, Action.PRODUCER_REBUILT)) == 1
     again = producer.send(events(b"b"))
     producer.poll(1.0)
     assert again.outstanding == set()

@@ -5,8 +5,10 @@ import random
 import pytest
 
 from orchestrator.process import metrics
+from orchestrator.process.actions import Action
 from producers.partitions import partition_of
 from producers.places import Places, backoff_s
+from tests.support.log_lines import logged
 
 LONGEST = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
@@ -41,7 +43,7 @@ def test_a_place_that_keeps_failing_is_tried_ever_more_rarely(jitter: float) -> 
         assert known.retry_at("batches/0") == pytest.approx(now + jitter * longest)
 
 
-def test_simultaneous_failures_count_as_one() -> None:
+def test_simultaneous_failures_count_as_one(caplog: pytest.LogCaptureFixture) -> None:
     known = Places()
     for _ in range(500):
         known.failed("batches/0", 100.0, "why")
@@ -51,6 +53,11 @@ def test_simultaneous_failures_count_as_one() -> None:
     assert known.retry_at("batches/0") == first
     known.failed("batches/0", first, "the probe")
     assert first + 0.1 <= known.retry_at("batches/0") <= first + 0.2
+    with caplog.at_level("INFO", "bulkreg"):
+        known.works("batches/0")
+        known.works("batches/0")
+    for action, error in ((Action.PLACE_IN_TROUBLE, "why"), (Action.PLACE_WORKS_AGAIN, None)):
+        assert [(line["place"], line.get("error")) for line in logged(caplog, action)] == [("batches/0", error)]
 
 
 def test_pauses_restart_after_a_place_has_worked() -> None:

@@ -123,8 +123,10 @@ def test_a_broker_that_does_not_respond_is_reported_with_its_message(caplog: pyt
 
 
 def test_the_work_of_a_step_is_logged_and_no_work_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    before = metrics.SWEEPER_RESENDS._value.get()
     with caplog.at_level("INFO", "bulkreg"):
         Sweeps({"fold": Swept(), "drive_on": Swept(resent=3), "purge": Purged(keys=2)}, {})
+    assert metrics.SWEEPER_RESENDS._value.get() - before == 3
     lines = logged(caplog, Action.STEP_DONE)
     assert len(lines) == len(caplog.records)
     assert [(line["step"], line.get("resent"), line.get("keys")) for line in lines] == [("drive_on", 3, None), ("purge", None, 2)]
