@@ -50,6 +50,18 @@ def test_only_the_failed_item_runs_again(pipeline: Pipeline) -> None:
     assert (view.items[1].attempt, view.items[1].status) == (2, "success")
 
 
+def test_a_retry_is_not_compared_with_the_plan_of_the_submission(pipeline: Pipeline) -> None:
+    """The preview predicted the first attempt only."""
+    foreseen = [item(mentor)._replace(planned=planned) for mentor, planned in (("nobody", "success"), ("no one", "success"))]
+    batch_id = pipeline.submit(foreseen)
+    pipeline.drain()
+    assert [view.plan_changed for view in pipeline.status(batch_id).items] == [True, True]
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[DerivedIds(batch_id).item_id(1)]))
+    pipeline.drain()
+    first, second = pipeline.status(batch_id).items
+    assert (first.plan_changed, second.plan_changed, second.planned) == (True, False, None)
+
+
 def test_correction_is_registered_and_kept_with_the_old_values(pipeline: Pipeline) -> None:
     batch_id = one_failed(pipeline)
     request = correct(batch_id, 1, mentor_id="mentor-2", notes="now right")

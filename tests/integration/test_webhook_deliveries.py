@@ -46,9 +46,10 @@ from orchestrator.webhooks.store import WebhookStore
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import EventData, batch_rejected
 from schemas.mistakes import Mistake
-from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookEvent
+from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookChange, WebhookEvent
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors, record
+from tests.support.plans import without_indexes
 from tests.support.receiver import running_receiver
 from tests.support.waiting import eventually
 from tests.support.webhook_keys import FIRST_KEY, SECOND_KEY
@@ -548,3 +549,22 @@ def test_a_database_that_does_not_respond_is_reported_until_it_does(
             assert "the database does not respond" in (deliverer.health.failing or "")
         deliverer.wake()
         eventually(lambda: deliverer.health.failing is None)
+
+
+def test_what_people_read_is_in_order_and_of_their_organization_wherever_its_rows_are(engine: Engine, settings: Settings) -> None:
+    """Without the indexes and without row level security, which would hide a missing order or condition."""
+    webhooks = sorted(make_webhook(engine, settings, URL) for _ in range(3))
+    foreign = make_webhook(engine, settings, URL, organization_id=NEIGHBOUR)
+    ids = sorted(make_deliveries(engine, webhooks[0], 3))
+    with engine.begin() as connection:
+        store = WebhookStore(connection)
+        for webhook in (*webhooks, foreign):
+            store.note(webhook, WebhookChange.ENABLED, by="boss", channel="api")
+        connection.execute(text("UPDATE orchestrator.webhook_delivery SET created_at = now()"))
+        # A changed row stands behind the others in the table's file.
+        for table, column, changed in (("webhook", "webhook_id", webhooks[0]), ("webhook_delivery", "event_id", ids[2])):
+            connection.execute(text(f"UPDATE orchestrator.{table} SET {column} = {column} WHERE {column} = :id"), {"id": changed})
+        without_indexes(connection)
+        assert [each.webhook_id for each in store.list(ORGANIZATION)] == webhooks
+        assert [each.event_id for each in store.deliveries(webhooks[0], state=None, before=None, limit=9)] == ids[::-1]
+        assert [each.webhook_id for each in store.changes(ORGANIZATION, before=None, limit=9)] == webhooks[::-1]
