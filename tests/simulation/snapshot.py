@@ -3,9 +3,10 @@
 from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 Key = tuple[str, int]
 """An item: batch id and position."""
@@ -130,23 +131,24 @@ class OutboxRow(NamedTuple):
     event_id: str
 
 
-_BATCHES = text("""
+_STATEMENTS = {
+    "batches": """
     SELECT batch_id::text, organization_id, coordinator_id, label, status, total_items, pending, completed, failed, cancelled,
            retry_number, version, completed_at IS NOT NULL, cancelled_at IS NOT NULL, deleted_at IS NOT NULL,
            revoked, dismissed_at IS NOT NULL,
            (SELECT count(*) FROM orchestrator.batch_dismissal d WHERE d.batch_id = b.batch_id)
     FROM orchestrator.batch b ORDER BY batch_id
-""")
-_ITEMS = text("""
+""",
+    "items": """
     SELECT batch_id::text, position, status, attempt, activity_id::text, error,
            mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates, revoked_at IS NOT NULL
     FROM orchestrator.batch_item ORDER BY batch_id, position
-""")
-_OUTCOMES = text("""
+""",
+    "outcomes": """
     SELECT batch_id::text, position, attempt, outcome, activity_id::text, error, extract(epoch FROM created_at)::float
     FROM orchestrator.outcome ORDER BY created_at, batch_id, position, attempt
-""")
-_ACTIVITIES = text("""
+""",
+    "activities": """
     SELECT activity_id::text, organization_id, attributed_to, registered_by, activity_type, activity_date, duration_minutes, notes,
            batch_id::text, ('x' || right(item_id::text, 5))::bit(20)::integer, overrides_duplicate, revoked_at IS NOT NULL,
            told.registered, told.revoked
@@ -157,17 +159,18 @@ _ACTIVITIES = text("""
         WHERE (u.activity_id, u.activity_type, u.activity_date, u.duration_minutes, u.item_id)
               = (a.activity_id, a.activity_type, a.activity_date, a.duration_minutes, a.item_id)
     ) AS told
-""")
-_TEMPLATES = text("""
+""",
+    "templates": """
     SELECT template_id::text, organization_id, coordinator_id, version, name, mentor_ids, activity_type, duration_minutes, weekday
     FROM orchestrator.template ORDER BY template_id
-""")
-_PURGED = text("SELECT batch_id::text FROM orchestrator.tombstone")
-_CLOSED = text("SELECT organization_id, closed_through FROM registration.organization WHERE closed_through IS NOT NULL")
-_OUTBOX = text("""
+""",
+    "purged": "SELECT batch_id::text FROM orchestrator.tombstone",
+    "closed": "SELECT organization_id, closed_through FROM registration.organization WHERE closed_through IS NOT NULL",
+    "outbox": """
     SELECT batch_id::text, topic, key, (SELECT h ->> 1 FROM jsonb_array_elements(headers) AS h WHERE h ->> 0 = 'ce_id')
     FROM orchestrator.outbox ORDER BY outbox_id
-""")
+""",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,23 +211,40 @@ EMPTY = Snapshot({}, {}, {}, {}, [], frozenset(), {}, {})
 
 
 def take_snapshot(connection: Connection) -> Snapshot:
-    """Reads everything. Nobody writes meanwhile, so consecutive statements see one state."""
-    activities = [ActivityRow(*row) for row in connection.execute(_ACTIVITIES)]
+    """Reads everything. Nobody writes meanwhile, so consecutive statements see one state.
+
+    The statements are prepared, and go to the driver: read by SQLAlchemy, snapshots took a fifth of the simulation's time.
+    """
+    rows = partial(_rows, connection)
+    activities = [ActivityRow(*row) for row in rows("activities")]
     by_item = {(activity.batch_id, activity.position): activity for activity in activities}
     assert len(by_item) == len(activities), "two activities of one item"
     return Snapshot(
-        {row[0]: BatchRow(*row) for row in connection.execute(_BATCHES)},
+        {row[0]: BatchRow(*row) for row in rows("batches")},
         {
             (row[0], row[1]): ItemRow(row[0], row[1], row[2], row[3], row[4], row[5], Values(*row[6:12]), row[12])
-            for row in connection.execute(_ITEMS)
+            for row in rows("items")
         },
-        {(row[0], row[1], row[2]): OutcomeRow(*row) for row in connection.execute(_OUTCOMES)},
+        {(row[0], row[1], row[2]): OutcomeRow(*row) for row in rows("outcomes")},
         by_item,
-        [OutboxRow(*row) for row in connection.execute(_OUTBOX)],
-        frozenset(connection.scalars(_PURGED)),
+        [OutboxRow(*row) for row in rows("outbox")],
+        frozenset(batch_id for (batch_id,) in rows("purged")),
         {
             row[0]: TemplateRow(row[0], row[1], row[2], row[3], Group(row[4], tuple(row[5]), row[6], row[7], row[8]))
-            for row in connection.execute(_TEMPLATES)
+            for row in rows("templates")
         },
-        {row.organization_id: row.closed_through for row in connection.execute(_CLOSED)},
+        {row[0]: row[1] for row in rows("closed")},
     )
+
+
+def _rows(connection: Connection, name: str) -> list[tuple[Any, ...]]:
+    prepared: set[str] = connection.info.setdefault("snapshot", set())
+    cursor = connection.connection.cursor()
+    try:
+        if name not in prepared:
+            cursor.execute(f"PREPARE snapshot_{name} AS {_STATEMENTS[name]}")
+            prepared.add(name)
+        cursor.execute(f"EXECUTE snapshot_{name}")
+        return list(cursor.fetchall())
+    finally:
+        cursor.close()
