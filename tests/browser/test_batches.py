@@ -155,6 +155,51 @@ def test_failed_people_are_corrected_and_retried_by_keyboard(
     assert watch.faults == []
 
 
+def test_the_focus_stays_near_what_goes_away(
+    pipeline: Pipeline, server: ApiServer, context: BrowserContext, watch: Watch
+) -> None:
+    page = context.new_page()
+    first = pipeline.submit([*mentors(2), item("nobody")])
+    open_batch(page, server, first)
+    # The batch ends, so nobody can cancel it any more.
+    press_until(page, page.get_by_role("button", name="Cancel", exact=True))
+    pipeline.drain()
+    expect(page.locator(".sentence")).to_have_text("2 of 3 registered, 1 needs you")
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+
+    # The row of the person whose dialog was open has moved.
+    second = pipeline.submit([*mentors(2, first=3), item("nobody")])
+    page.goto(f"{server.url}/console/batches/{second}")
+    press_until(page, page.locator("#row-1"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    pipeline.drain()
+    expect(page.locator(".people tbody tr").nth(0)).to_contain_text("Not registered")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator("#row-1")).to_be_focused()
+
+    # Nothing is lost while a request is under way, nor when it fails.
+    done = page.get_by_role("button", name="Done with it")
+    press_until(page, done, "Shift+Tab")
+    context.set_offline(True)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("The service can't be reached.")
+    expect(done).to_be_focused()
+    context.set_offline(False)
+    expect(page.locator("#outcome")).to_be_focused()
+
+    # The next page of people begins at its first row, and the last one has no next.
+    long = pipeline.submit([item(f"nobody-{number}") for number in range(101)])
+    pipeline.drain()
+    page.goto(f"{server.url}/console/batches/{long}")
+    press_until(page, page.get_by_role("button", name="Next page"), "Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows-shown")).to_contain_text("101 of 101")
+    expect(page.locator("#rows-shown")).to_be_focused()
+    assert watch.faults == []
+
+
 def described(field: Locator) -> str:
     """The hint and the message that belong to a field."""
     return str(

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 from sqlalchemy import Engine
 
+from orchestrator.batches.model import Idempotency, TemplateValues, TemplateView
+from orchestrator.batches.templates import create_template
 from orchestrator.process.settings import Settings
+from schemas.ids import new_batch_id
 from schemas.paths import API_PATH, API_ROOT
 from tests.browser.conftest import Watch, log_in
 from tests.browser.registering import BERGEN, NAMES, Effort, Registering, registering_console
 from tests.browser.test_console import check
-from tests.support.pipeline import item
+from tests.support.pipeline import COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, item
 
 
 @pytest.fixture
@@ -99,6 +102,34 @@ def test_the_weekly_group_again_takes_two_clicks_and_one_for_each_absentee(
     expect(page.get_by_label("Activity, row 1")).to_have_value("Course")
     expect(page.get_by_label("Name, row 2")).to_have_value("Bjørn Haugen")
     expect(page.get_by_role("button", name="Review 2")).to_be_visible()
+
+
+def test_many_groups_take_few_requests(registering: Registering, page: Page) -> None:
+    today = date.fromisoformat(registering.today())
+    for number in range(12):
+        group = TemplateValues(f"Group {number}", BERGEN[number : number + 2], "talk", 60, number % 7 + 1)
+        view = TemplateView(new_batch_id(), ORGANIZATION, COORDINATOR, group, 1, datetime(1970, 1, 1, tzinfo=UTC))
+        registering.pipeline.call_with_templates(create_template, COORDINATOR_ACTOR, view, Idempotency(f"group-{number}", b""))
+        registering.pipeline.submit(
+            [item(each, kind="talk") for each in group.mentor_ids], label=f"Group {number}, {today:%d.%m.%Y}"
+        )
+    for number in range(6):
+        registering.pipeline.submit(
+            [item("m-20", kind="course", day=today - timedelta(days=number))], label=f"Choir, {today:%d.%m.%Y}"
+        )
+    registering.pipeline.drain()
+    read: list[str] = []
+    page.on(
+        "request", lambda request: read.append(request.url) if re.search(f"{API_PATH}/[0-9a-f-]{{36}}", request.url) else None
+    )
+    page.reload()
+    cards = page.get_by_role("region", name="Register again").get_by_role("listitem")
+    expect(cards).to_have_count(10)
+    # Of many templates, those of the last weekdays. Their batches say by their names that they are nothing new.
+    expect(cards.first).to_contain_text(f"now {today:%d.%m.%Y}")
+    expect(cards.last).to_contain_text("Choir")
+    expect(page.get_by_role("link", name="See all 12 regular groups")).to_be_visible()
+    assert len(read) == 4
 
 
 def test_one_person_has_a_duration_of_their_own(registering: Registering, page: Page) -> None:

@@ -36,6 +36,12 @@ export class Problem extends Error {
 /** When the last response to a person came, in milliseconds since 1970. The session's idle time began then. */
 export let lastUse = 0;
 
+/** How far the clock of this device is ahead of the server's, in milliseconds. */
+let ahead = 0;
+
+/** The server's time, in milliseconds since 1970. The clock of a device may be hours wrong. */
+export const now = () => Date.now() - ahead;
+
 /**
  * @typedef {object} Options
  * @property {Record<string, unknown>} [query] parameters; undefined and null ones are left out, lists are repeated
@@ -101,6 +107,10 @@ async function send(method, path, { query = {}, json, file, type, key, match, kn
     const seconds = Number(response.headers.get("Retry-After") ?? DEFAULT_RETRY_S);
     throw new Problem(body?.code ?? "internal_error", response.status, body ?? {}, Number.isFinite(seconds) ? Math.max(1, seconds) : DEFAULT_RETRY_S);
   }
+  const said = Date.parse(response.headers.get("Date") ?? "");
+  if (!Number.isNaN(said)) {
+    ahead = Date.now() - said;
+  }
   if (!unattended) {
     lastUse = Date.now();
   }
@@ -136,8 +146,8 @@ async function everything(path, query) {
 /** A new Idempotency-Key. */
 export const newKey = () => crypto.randomUUID();
 
-/** Who is logged in, and what applies to them. */
-export const me = async () => (await send("GET", `${API}/me`)).body;
+/** Who is logged in, and what applies to them. @param {Options} [options] */
+export const me = async (options) => (await send("GET", `${API}/me`, options)).body;
 
 /** Ends the session. Returns the address that ends the provider's own session, or null. @returns {Promise<string | null>} */
 export const logOut = async () => (await send("POST", "/console/logout")).body.continue_at;

@@ -3,6 +3,8 @@
 import * as api from "/console/static/api.js";
 import { frame, unexpected } from "/console/static/components/frame.js";
 import { problemAlert } from "/console/static/components/problem.js";
+import { addDays, startOfDay } from "/console/static/dates.js";
+import { keepingFocus } from "/console/static/focus.js";
 import { choose, preferred, text, use } from "/console/static/messages.js";
 import { loggedOut } from "/console/static/pages/logged-out.js";
 import { pageOf } from "/console/static/routes.js";
@@ -27,6 +29,9 @@ const LOADING_AFTER_MS = 300;
 
 const WARN_BEFORE_END_MS = 2 * 60 * 1000;
 
+// Midnight may come a little later than this device believes.
+const ASK_AGAIN_MS = 60 * 1000;
+
 /** The state of the page. `page` returns its content in the current language. */
 const state = {
   /** @type {any} */
@@ -43,10 +48,15 @@ const state = {
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let midnight;
+
 function draw() {
   const root = document.getElementById("app");
   if (root !== null) {
-    render(frame({ ...state, page: drawn, isEnded: state.resume !== null, speak, extend, logOut, comeBack, calmDown }), root);
+    keepingFocus(() => {
+      render(frame({ ...state, page: drawn, isEnded: state.resume !== null, speak, extend, logOut, comeBack, calmDown }), root);
+    });
   }
 }
 
@@ -102,10 +112,11 @@ async function logOut() {
   }
 }
 
-/** Keeps who is logged in, and warns two minutes before the session ends. @param {any} me */
+/** Keeps who is logged in, and warns two minutes before the session ends. Pages hold the first object, so it gets what is new. @param {any} me */
 function remember(me) {
   const knownAt = Date.now();
-  state.me = me;
+  state.me = Object.assign(state.me ?? {}, me);
+  awaitMidnight();
   state.endsSoon = false;
   clearTimeout(timer);
   if (me.session_ends_at !== null) {
@@ -117,9 +128,32 @@ function remember(me) {
         timer = setTimeout(() => ended(() => {}), WARN_BEFORE_END_MS);
         draw();
       }
-    }, Math.max(0, Date.parse(me.session_ends_at) - knownAt - WARN_BEFORE_END_MS));
+    }, Math.max(0, Date.parse(me.session_ends_at) - api.now() - WARN_BEFORE_END_MS));
   }
   draw();
+}
+
+/** When the organization's next day begins, in milliseconds since 1970. */
+const nextDay = () => Date.parse(startOfDay(addDays(state.me.organization.today, 1), state.me.organization.time_zone));
+
+function awaitMidnight() {
+  clearTimeout(midnight);
+  midnight = setTimeout(readToday, Math.max(ASK_AGAIN_MS, nextDay() - api.now()));
+}
+
+/** Reads what day it is: a page that is open over midnight must not take yesterday for today. */
+async function readToday() {
+  if (state.me === null || state.resume !== null) {
+    return;
+  }
+  try {
+    remember(await api.me({ unattended: true }));
+  } catch (error) {
+    if (!(error instanceof api.Problem)) {
+      throw error;
+    }
+    awaitMidnight(); // the next request says whether the session has ended
+  }
 }
 
 /** Hides the page, but loses nothing of it: a form may be half filled in. @param {() => void} resume */
@@ -222,6 +256,13 @@ async function remembered() {
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) {
     location.reload();
+  }
+});
+
+// Timers stand still while a device sleeps.
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible" && state.me !== null && api.now() >= nextDay()) {
+    readToday();
   }
 });
 

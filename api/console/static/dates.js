@@ -33,8 +33,8 @@ export function readDate(typed, today) {
   const [day, month] = [Number(typedDate[1]), Number(typedDate[2])];
   const thisYear = Number(today.slice(0, 4));
   if (typedDate[3] === undefined) {
-    const found = checked(thisYear, month, day);
-    return "date" in found && found.date > today ? checked(thisYear - 1, month, day) : found;
+    const found = [thisYear, thisYear - 1].map((year) => checked(year, month, day));
+    return found.find((each) => "date" in each && each.date <= today) ?? { mistake: "not_a_date" };
   }
   return checked(typedDate[3].length === 2 ? 2000 + Number(typedDate[3]) : Number(typedDate[3]), month, day);
 }

@@ -26,6 +26,7 @@ export function activityFields({ draft, scope, mistakes, changed }) {
       id: "label", mistake: sentence(mistakes, "label"), label: text("new.label"), value: draft.label(scope), hint: text("new.label_hint"), longest: 200,
       change: (value) => {
         draft.ownLabel = value;
+        draft.labelledFor = null;
         changed();
       },
     })}

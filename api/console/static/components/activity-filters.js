@@ -3,11 +3,8 @@
 import * as api from "/console/static/api.js";
 import { readDate, shownDate } from "/console/static/dates.js";
 import { mistakeText, text } from "/console/static/messages.js";
-import { fold } from "/console/static/people.js";
+import { Names } from "/console/static/people.js";
 import { html, nothing } from "/console/static/vendored.js";
-
-// As many names as a person reads while typing. A scope can have thousands.
-const PROPOSED = 20;
 
 const PRESETS = ["this_month", "this_year", "last_year", "all"];
 
@@ -47,14 +44,7 @@ export class ActivityFilters {
     this.context = context;
     this.directory = directory;
     this.changed = changed;
-    const counts = new Map();
-    for (const { name } of directory.mentors) {
-      counts.set(name, (counts.get(name) ?? 0) + 1);
-    }
-    // Two people of one name are told apart by their ids.
-    this.mentorLabels = new Map(
-      directory.mentors.map(({ mentor_id, name }) => [(counts.get(name) ?? 0) > 1 ? `${name} (${mentor_id})` : name, mentor_id]),
-    );
+    this.names = new Names(directory.mentors);
     this.take("this_year");
   }
 
@@ -131,24 +121,12 @@ export class ActivityFilters {
   /** @param {string} typed */
   typeMentor(typed) {
     this.typed.mentor = typed;
-    const found = this.mentorLabels.get(typed.trim()) ?? this.onlyMentor(typed);
+    const found = this.names.idOf(typed);
     this.mentor = found ?? "";
     delete this.mistakes.mentor;
     if (typed.trim() !== "" && found === undefined) {
       this.mistakes.mentor = text("activities.mentor.unknown");
     }
-  }
-
-  /** The only person whose whole name is typed, but for case and accents. @param {string} typed */
-  onlyMentor(typed) {
-    const meant = [...this.mentorLabels].filter(([label]) => fold(label) === fold(typed));
-    return meant.length === 1 ? meant[0][1] : undefined;
-  }
-
-  /** The names that contain what is typed. */
-  proposed() {
-    const wanted = fold(this.typed.mentor);
-    return [...this.mentorLabels.keys()].filter((label) => fold(label).includes(wanted)).slice(0, PROPOSED);
   }
 
   view() {
@@ -207,7 +185,7 @@ export class ActivityFilters {
             this.context.redraw();
           }}
           @change=${(/** @type {any} */ event) => this.change(() => this.typeMentor(event.target.value))}>
-        <datalist id="mentors">${this.proposed().map((label) => html`<option value=${label}></option>`)}</datalist>
+        <datalist id="mentors">${this.names.proposed(this.typed.mentor).map((label) => html`<option value=${label}></option>`)}</datalist>
         ${this.mistake("mentor")}
       </div>
     `;

@@ -43,7 +43,7 @@ export class CancelDialog {
         <p class="buttons">
           ${isOver
             ? nothing
-            : html`<button class="ds-button" data-color="danger" ?disabled=${this.action.isBusy}>${text("cancel.do")}</button>`}
+            : html`<button class="ds-button" data-color="danger" aria-disabled=${this.action.isBusy}>${text("cancel.do")}</button>`}
           <button
             type="button" class="ds-button" data-variant="secondary" ?disabled=${this.action.state === "running"}
             @click=${() => dialog.close()}

@@ -39,7 +39,7 @@ export class RenameDialog {
               </div>
             `}
         <p class="buttons">
-          <button class="ds-button" ?disabled=${this.action.isBusy}>${text("rename.do")}</button>
+          <button class="ds-button" aria-disabled=${this.action.isBusy}>${text("rename.do")}</button>
           <button
             type="button" class="ds-button" data-variant="secondary" ?disabled=${this.action.state === "running"}
             @click=${() => this.page.dialog.close()}
@@ -91,7 +91,7 @@ export class DeleteDialog {
       ${live === 0 ? nothing : html`<p class="ds-paragraph">${counted("delete.stays", live, { live })}</p>`}
       ${this.action.view()}
       <p class="buttons">
-        <button type="button" class="ds-button" data-color="danger" ?disabled=${this.action.isBusy} @click=${() => this.#delete()}>
+        <button type="button" class="ds-button" data-color="danger" aria-disabled=${this.action.isBusy} @click=${() => this.#delete()}>
           ${text("delete.do")}
         </button>
         <button

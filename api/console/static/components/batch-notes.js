@@ -22,7 +22,7 @@ export class EraseNotesDialog {
       <p class="ds-paragraph">${text("notes.what")}</p>
       ${this.action.view()}
       <p class="buttons">
-        <button type="button" class="ds-button" data-color="danger" ?disabled=${this.action.isBusy} @click=${() => this.#erase()}>
+        <button type="button" class="ds-button" data-color="danger" aria-disabled=${this.action.isBusy} @click=${() => this.#erase()}>
           ${text("notes.erase")}
         </button>
         <button

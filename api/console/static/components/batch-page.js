@@ -34,6 +34,9 @@ const RECEIPT_TRIES = 8;
 // Begins the id of each row's button.
 const ROW = "row-";
 
+// Says which rows are shown, above a table with several pages.
+const ROWS_SHOWN = "rows-shown";
+
 export class BatchPage {
   /** The newest counts that are known. @type {any} */
   batch = null;
@@ -291,6 +294,7 @@ export class BatchPage {
 
   #table() {
     return html`
+      ${this.#hasPages ? html`<p class="meta" id=${ROWS_SHOWN} tabindex="-1">${this.#rowsShown()}</p>` : nothing}
       <table class="ds-table people">
         <caption class="ds-sr-only">${text("batch.items")}</caption>
         <thead>
@@ -330,18 +334,30 @@ export class BatchPage {
     `;
   }
 
+  get #hasPages() {
+    return this.pages.number > 0 || this.pages.hasNext;
+  }
+
+  #rowsShown() {
+    const { number, items, batch } = this.pages;
+    const first = number * ROWS + 1;
+    return text("batch.rows", { first, last: first + items.length - 1, total: batch.total_items });
+  }
+
   #turning() {
-    const { number, items, batch, hasNext } = this.pages;
-    if (number === 0 && !hasNext) {
+    const { number, hasNext } = this.pages;
+    if (!this.#hasPages) {
       return nothing;
     }
-    const first = number * ROWS + 1;
-    const values = { first, last: first + items.length - 1, total: batch.total_items };
-    const turn = (/** @type {number} */ to) => this.reading.runLast(() => this.#read(to));
+    const turn = (/** @type {number} */ to) => this.reading.runLast(async () => {
+      await this.#read(to);
+      this.context.redraw();
+      focusOn(ROWS_SHOWN);
+    });
     return html`
       <nav class="turning" aria-label=${text("batch.items")}>
         ${button(text("batch.previous"), () => turn(number - 1), number === 0)}
-        <span>${text("batch.rows", values)}</span>
+        <span>${this.#rowsShown()}</span>
         ${button(text("batch.next"), () => turn(number + 1), !hasNext)}
       </nav>
     `;
@@ -350,7 +366,9 @@ export class BatchPage {
 
 /** @param {string} label @param {() => void} act @param {boolean} [isDisabled] */
 function button(label, act, isDisabled = false) {
-  return html`<button type="button" class="ds-button" data-variant="secondary" ?disabled=${isDisabled} @click=${act}>${label}</button>`;
+  return html`
+    <button type="button" class="ds-button" data-variant="secondary" aria-disabled=${isDisabled} @click=${isDisabled ? nothing : act}>${label}</button>
+  `;
 }
 
 /** @param {string} label @param {() => void} act */

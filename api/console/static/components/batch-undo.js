@@ -59,7 +59,7 @@ export class UndoDialog {
         ${this.action.view()}
         <p class="buttons">
           ${mayUndo
-            ? html`<button class="ds-button" data-color="danger" ?disabled=${this.action.isBusy}>${text("undo.do", { count })}</button>`
+            ? html`<button class="ds-button" data-color="danger" aria-disabled=${this.action.isBusy}>${text("undo.do", { count })}</button>`
             : nothing}
           <button
             type="button" class="ds-button" data-variant="secondary" ?disabled=${this.action.state === "running"}

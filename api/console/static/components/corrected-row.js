@@ -5,6 +5,7 @@ import { Action } from "/console/static/components/action.js";
 import { focusOn } from "/console/static/components/dialog.js";
 import { field, mistakeOf } from "/console/static/components/field.js";
 import { errorSentence, itemResult } from "/console/static/components/item-result.js";
+import { MOST_OPTIONS, nameField } from "/console/static/components/one-of-many.js";
 import { readDate, readMinutes, shownDate, shownMinutes } from "/console/static/dates.js";
 import { moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
@@ -12,7 +13,7 @@ import { html, nothing } from "/console/static/vendored.js";
 const DUPLICATE = "duplicate_activity";
 const LONGEST_NOTES = 2000;
 
-/** @typedef {{ mentors: any[], types: any[] }} Choices */
+/** @typedef {{ mentors: any[], names: import("/console/static/people.js").Names, types: any[] }} Choices */
 /** @typedef {{ choices: Choices, nameOf: import("/console/static/components/people.js").NameOf }} Page */
 
 export class CorrectedRow {
@@ -29,6 +30,9 @@ export class CorrectedRow {
   #notesBefore = null;
 
   #hasChoices = false;
+
+  /** The mentor's name as it is being typed; null while it is that of the chosen one. @type {string | null} */
+  #typedName = null;
 
   /** @param {any} item @param {import("/console/static/app.js").Context} context */
   constructor(item, context) {
@@ -101,6 +105,9 @@ export class CorrectedRow {
     if ("mistake" in date) {
       this.mark("activity_date", text(`mistake.${date.mistake}`));
     }
+    if (this.typed.mentor_id === "") {
+      this.mark("mentor_id", text("activities.mentor.unknown"));
+    }
     if (readMinutes(this.typed.duration_minutes) === null) {
       this.mark("duration_minutes", text("mistake.not_a_duration"));
     }
@@ -149,7 +156,9 @@ export class CorrectedRow {
         <legend class="ds-heading" data-size="2xs">${this.name}</legend>
         ${isAboutField ? nothing : html`<p class="ds-validation-message">${errorSentence(item.error, timeZone)}</p>`}
         <div class="fields">
-          ${this.#select("mentor_id", text("item.mentor"), this.#mentors(page.choices.mentors))}
+          ${page.choices.mentors.length > MOST_OPTIONS
+            ? this.#mentorByName(page.choices)
+            : this.#select("mentor_id", text("item.mentor"), this.#mentors(page.choices.mentors))}
           ${this.#select("activity_type", text("item.type"), types(page.choices.types, item))}
           ${this.#input("activity_date", text("item.date"))}
           ${this.#input("duration_minutes", text("item.minutes"), this.#minutesInWords())}
@@ -242,11 +251,48 @@ export class CorrectedRow {
     this.context.redraw();
   }
 
+  /** The date that is typed, or else the item's. */
+  get #day() {
+    const date = readDate(this.typed.activity_date, this.context.me.organization.today);
+    return "date" in date ? date.date : this.item.activity_date;
+  }
+
+  /** @param {Choices} choices */
+  #mentorByName({ mentors, names }) {
+    const { typed } = this;
+    const [id, message] = [this.#id("mentor_id"), this.#message("mentor_id")];
+    const value = this.#typedName ?? names.labelOf(typed.mentor_id) ?? this.name;
+    const mentor = mentors.find((each) => each.mentor_id === typed.mentor_id);
+    return html`
+      <div class="ds-field" @focusin=${() => this.#offerChoices(true)} @focusout=${() => this.#offerChoices(false)}>
+        <label class="ds-label" for=${id}>${text("item.mentor")}</label>
+        ${nameField({
+          id, value, isWrong: message !== undefined, proposed: this.#hasChoices ? names.proposed(this.#typedName ?? "") : [],
+          type: (name) => {
+            this.#typedName = name;
+            this.context.redraw();
+          },
+          choose: (name) => {
+            const chosen = names.idOf(name) ?? "";
+            this.#typedName = chosen === "" ? name : null;
+            typed.mentor_id = chosen;
+            delete this.#mistakes.mentor_id;
+            if (chosen === "") {
+              this.mark("mentor_id", text("activities.mentor.unknown"));
+            }
+            this.context.redraw();
+          },
+        })}
+        ${mentor === undefined || wasActive(mentor, this.#day) ? nothing : html`<div class="hint">${text("correct.not_active", mentor)}</div>`}
+        ${mistakeOf(id, message)}
+      </div>
+    `;
+  }
+
   /** @param {any[]} mentors */
   #mentors(mentors) {
     const { typed, item } = this;
-    const date = readDate(typed.activity_date, this.context.me.organization.today);
-    const day = "date" in date ? date.date : item.activity_date;
+    const day = this.#day;
     const offered = mentors
       .filter((mentor) => this.#hasChoices || mentor.mentor_id === typed.mentor_id)
       .map((mentor) => ({ id: mentor.mentor_id, name: wasActive(mentor, day) ? mentor.name : text("correct.not_active", mentor) }));
@@ -268,7 +314,7 @@ export class CorrectedRow {
 
   #noteButton() {
     return html`
-      <button type="button" class="ds-button" data-variant="tertiary" ?disabled=${this.readingNotes.isBusy} @click=${() => this.#openNotes()}>
+      <button type="button" class="ds-button" data-variant="tertiary" aria-disabled=${this.readingNotes.isBusy} @click=${() => this.#openNotes()}>
         ${text("correct.notes")}
       </button>
     `;

@@ -1,5 +1,6 @@
 // A native dialog. A page has one, and shows different contents in it.
 
+import { focusOnHeading } from "/console/static/focus.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const ID = "dialog";
@@ -16,6 +17,9 @@ export class Dialog {
   /** @type {Content | null} */
   #content = null;
 
+  /** What had the focus before the dialog was opened, and its id then. @type {{ element: Element | null, id: string }} */
+  #opener = { element: null, id: "" };
+
   /** @param {import("/console/static/app.js").Context} context */
   constructor(context) {
     this.context = context;
@@ -28,6 +32,8 @@ export class Dialog {
     if (element().open) {
       focusOn(HEADING); // what had the focus is gone
     } else {
+      const { activeElement } = document;
+      this.#opener = { element: activeElement, id: activeElement?.id ?? "" };
       element().showModal();
     }
   }
@@ -37,7 +43,14 @@ export class Dialog {
     element().close();
   }
 
+  /** What had the focus before may stand for somebody else now, in a table that was read again, or be gone. */
   #closed() {
+    const { activeElement } = document;
+    if (activeElement === this.#opener.element && activeElement?.id !== this.#opener.id) {
+      focusOn(this.#opener.id);
+    } else if (activeElement === document.body) {
+      focusOnHeading();
+    }
     // What was not done before it was closed is not done later, when the network is back.
     this.#content?.action?.clear();
     this.#content = null;

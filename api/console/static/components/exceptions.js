@@ -1,13 +1,20 @@
 // Exceptions of a draft: other minutes or a note for single mentors.
 
-import { field, sentence } from "/console/static/components/field.js";
+import { field, mistakeOf, sentence } from "/console/static/components/field.js";
+import { MOST_OPTIONS, nameField } from "/console/static/components/one-of-many.js";
 import { readMinutes, shownMinutes } from "/console/static/dates.js";
 import { text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
-/** The part of a page that shows exceptions. It keeps whether it is open: a list of thousands is drawn only for somebody who looks at it. */
+/** The part of a page that shows exceptions. It keeps whether it is open: a list of many is drawn only for somebody who looks at it. */
 export class Exceptions {
   #isOpen = false;
+
+  /** The name that is being typed. */
+  #typed = "";
+
+  /** Whether none of those who are chosen has the name. */
+  #isNobody = false;
 
   /** @param {() => void} redraw */
   constructor(redraw) {
@@ -21,49 +28,77 @@ export class Exceptions {
    * @param {import("/console/static/registering/draft.js").Mistakes} parts.mistakes
    * @param {() => void} parts.changed
    */
-  view(parts) {
-    return exceptions(parts, this.#isOpen, (isOpen) => {
-      this.#isOpen = isOpen;
+  view({ draft, scope, mistakes, changed }) {
+    const [own, others] = [true, false].map((isOwn) =>
+      scope.mentors.filter(({ mentor_id }) => draft.chosen.has(mentor_id) && draft.exceptions.has(mentor_id) === isOwn),
+    );
+    /** @param {string} mentorId */
+    const add = (mentorId) => {
+      draft.exceptions.set(mentorId, { minutes: "", notes: "" });
+      this.#typed = "";
+      this.#isNobody = false;
+      changed();
+      document.getElementById(`minutes-${mentorId}`)?.focus();
+    };
+    const toggled = (/** @type {any} */ event) => {
+      this.#isOpen = event.target.open;
       this.redraw();
+    };
+    return html`
+      <details class="ds-details" ?open=${own.length > 0} @toggle=${toggled}>
+        <summary>${own.length === 0 ? text("exceptions.heading") : text("exceptions.heading_some", { count: own.length })}</summary>
+        <div class="stack">
+          ${own.map((mentor) => exception(draft, mentor, mistakes, changed))}
+          <div class="ds-field">
+            <label class="ds-label" for="exception">${text("exceptions.add")}</label>
+            ${others.length > MOST_OPTIONS ? this.#field(draft, scope, add) : this.#list(others, add)}
+            ${mistakeOf("exception", this.#isNobody ? text("exceptions.nobody") : undefined)}
+          </div>
+        </div>
+      </details>
+    `;
+  }
+
+  /** @param {any[]} others @param {(mentorId: string) => void} add */
+  #list(others, add) {
+    const choose = (/** @type {any} */ event) => {
+      const mentorId = event.target.value;
+      if (mentorId !== "") {
+        event.target.value = "";
+        add(mentorId);
+      }
+    };
+    return html`
+      <select class="ds-input" id="exception" @change=${choose}>
+        <option value="">${text("exceptions.choose")}</option>
+        ${(this.#isOpen ? others : []).map((mentor) => html`<option value=${mentor.mentor_id}>${mentor.name}</option>`)}
+      </select>
+    `;
+  }
+
+  /** @param {any} draft @param {import("/console/static/registering/scope.js").Scope} scope @param {(mentorId: string) => void} add */
+  #field(draft, scope, add) {
+    /** @param {string} mentorId */
+    const isOffered = (mentorId) => draft.chosen.has(mentorId) && !draft.exceptions.has(mentorId);
+    return nameField({
+      id: "exception", value: this.#typed, isWrong: this.#isNobody,
+      proposed: this.#isOpen ? scope.names.proposed(this.#typed, isOffered) : [],
+      type: (typed) => {
+        this.#typed = typed;
+        this.#isNobody = false;
+        this.redraw();
+      },
+      choose: (typed) => {
+        const mentorId = scope.names.idOf(typed);
+        if (mentorId !== undefined && isOffered(mentorId)) {
+          add(mentorId);
+        } else {
+          this.#isNobody = typed.trim() !== "";
+          this.redraw();
+        }
+      },
     });
   }
-}
-
-/**
- * @param {{ draft: any, scope: any, mistakes: any, changed: () => void }} parts @param {boolean} isOpen
- * @param {(isOpen: boolean) => void} toggled
- */
-function exceptions({ draft, scope, mistakes, changed }, isOpen, toggled) {
-  const [own, others] = [true, false].map((isOwn) =>
-    scope.mentors.filter((/** @type {any} */ { mentor_id }) => draft.chosen.has(mentor_id) && draft.exceptions.has(mentor_id) === isOwn),
-  );
-  /** @param {Event} event */
-  const add = (event) => {
-    const select = /** @type {HTMLSelectElement} */ (event.target);
-    const mentorId = select.value;
-    if (mentorId === "") {
-      return;
-    }
-    draft.exceptions.set(mentorId, { minutes: "", notes: "" });
-    select.value = "";
-    changed();
-    document.getElementById(`minutes-${mentorId}`)?.focus();
-  };
-  return html`
-    <details class="ds-details" ?open=${own.length > 0} @toggle=${(/** @type {any} */ event) => toggled(event.target.open)}>
-      <summary>${own.length === 0 ? text("exceptions.heading") : text("exceptions.heading_some", { count: own.length })}</summary>
-      <div class="stack">
-        ${own.map((/** @type {any} */ mentor) => exception(draft, mentor, mistakes, changed))}
-        <div class="ds-field">
-          <label class="ds-label" for="exception">${text("exceptions.add")}</label>
-          <select class="ds-input" id="exception" @change=${add}>
-            <option value="">${text("exceptions.choose")}</option>
-            ${(isOpen ? others : []).map((/** @type {any} */ mentor) => html`<option value=${mentor.mentor_id}>${mentor.name}</option>`)}
-          </select>
-        </div>
-      </div>
-    </details>
-  `;
 }
 
 /** @param {any} draft @param {any} mentor @param {any} mistakes @param {() => void} changed */

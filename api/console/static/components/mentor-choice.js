@@ -7,7 +7,7 @@ import { inactivity } from "/console/static/registering/scope.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 // More are shown on request, so that a scope of thousands is drawn quickly.
-const SHOWN = 200;
+const SHOWN = 100;
 
 /** The part of a page in which mentors are chosen. It keeps the search, and how many are shown. */
 export class MentorChoice {

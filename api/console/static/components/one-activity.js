@@ -2,6 +2,7 @@
 
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
+import { submitOnCtrlEnter } from "/console/static/components/dialog.js";
 import { shownDate, shownMinutes } from "/console/static/dates.js";
 import { errorText, keptText, moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
@@ -156,7 +157,7 @@ export class OneActivity {
   reasonDialog() {
     return html`
       <dialog class="ds-dialog" id="undo" aria-labelledby="undo-heading">
-        <form class="dialog-form" @submit=${(/** @type {Event} */ event) => this.undo(event)}>
+        <form class="dialog-form" @submit=${(/** @type {Event} */ event) => this.undo(event)} @keydown=${submitOnCtrlEnter}>
           <h2 class="ds-heading" data-size="sm" id="undo-heading">${text("activity.undo.heading")}</h2>
           <p class="ds-paragraph">${text("activity.undo.what")}</p>
           <div class="ds-field">
@@ -169,7 +170,7 @@ export class OneActivity {
           </div>
           ${this.undoing.view()}
           <p class="buttons">
-            <button type="submit" class="ds-button" data-color="danger" ?disabled=${this.undoing.isBusy}>${text("activity.undo")}</button>
+            <button type="submit" class="ds-button" data-color="danger" aria-disabled=${this.undoing.isBusy}>${text("activity.undo")}</button>
             <button type="button" class="ds-button" data-variant="tertiary" @click=${() => this.dialog.close()}>${text("activity.undo.keep")}</button>
           </p>
         </form>

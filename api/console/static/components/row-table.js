@@ -56,8 +56,8 @@ export class RowTable {
               <td>
                 <button type="button" class="ds-button" data-variant="tertiary" data-size="sm" aria-label=${text("rows.remove_row", { row: String(row.number) })}
                   @click=${() => {
-                    rows.remove(row);
-                    change();
+                    rows.remove(row, draft, scope);
+                    this.changed();
                     document.getElementById("rows")?.focus();
                   }}>${text("rows.remove")}</button>
               </td>

@@ -143,7 +143,7 @@ class Activities {
           <h2 class="ds-heading" data-size="sm" id="found" tabindex="-1">${this.sentence()}</h2>
           ${this.rows.length === 0
             ? nothing
-            : html`<button type="button" class="ds-button" data-variant="secondary" ?disabled=${this.downloading.isBusy} @click=${() => this.download()}>
+            : html`<button type="button" class="ds-button" data-variant="secondary" aria-disabled=${this.downloading.isBusy} @click=${() => this.download()}>
                 ${text("activities.download")}
               </button>`}
         </div>

@@ -132,16 +132,22 @@ class HistoryPage {
     return Object.values(this.#query()).some((value) => value !== null && value !== "");
   }
 
+  /** Whether there is nothing that could be filtered. */
+  get #isNothingYet() {
+    return this.#found.data.length === 0 && !this.#isFiltered && this.#cursors.length === 1;
+  }
+
   draw() {
     return html`
       <div class="history" data-color="neutral">
         <h1 class="ds-heading" data-size="lg">${text("history.heading")}</h1>
-        <details class="ds-details" ?open=${this.#opensFilters}>
-          <summary>${text("history.filters")}</summary>
-          ${this.#form()}
-        </details>
+        ${this.#isNothingYet ? nothing : html`
+          <details class="ds-details" ?open=${this.#opensFilters}>
+            <summary>${text("history.filters")}</summary>
+            ${this.#form()}
+          </details>`}
         ${this.loading.view()}
-        <p role="status" class="meta">${this.#count()}</p>
+        <p role="status" class="meta" id="count" tabindex="-1">${this.#isNothingYet ? nothing : this.#count()}</p>
         ${this.#found.data.length === 0 ? this.#empty() : this.#table()} ${this.#turning()}
       </div>
     `;
@@ -244,6 +250,15 @@ class HistoryPage {
     `;
   }
 
+  /** Shows another page, from its beginning. @param {(string | null)[]} cursors */
+  #turn(cursors) {
+    this.loading.run(async () => {
+      await this.#load(cursors);
+      this.context.redraw();
+      focusOn("count");
+    });
+  }
+
   #turning() {
     const next = this.#found.pagination.next_cursor;
     if (this.#cursors.length === 1 && next === null) {
@@ -255,14 +270,14 @@ class HistoryPage {
       <nav class="turning" aria-label=${text("history.heading")}>
         <button
           type="button" class="ds-button" data-variant="secondary" ?disabled=${this.#cursors.length === 1}
-          @click=${() => this.loading.run(() => this.#load(this.#cursors.slice(0, -1)))}
+          @click=${() => this.#turn(this.#cursors.slice(0, -1))}
         >
           ${text("batch.previous")}
         </button>
         <span>${text("batch.rows", values)}</span>
         <button
           type="button" class="ds-button" data-variant="secondary" ?disabled=${next === null}
-          @click=${() => this.loading.run(() => this.#load([...this.#cursors, next]))}
+          @click=${() => this.#turn([...this.#cursors, next])}
         >
           ${text("batch.next")}
         </button>

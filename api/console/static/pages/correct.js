@@ -7,6 +7,7 @@ import { focusOn, submitOnCtrlEnter } from "/console/static/components/dialog.js
 import { ROWS } from "/console/static/components/item-pages.js";
 import { namesOfPeople } from "/console/static/components/people.js";
 import { counted, mistakeText, text } from "/console/static/messages.js";
+import { byName, Names } from "/console/static/people.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const SOMEBODY_WAS_FASTER = 409;
@@ -53,11 +54,8 @@ class CorrectPage {
     // A coordinator's own scope needs no id.
     const scope = this.context.me.role === "coordinator" ? {} : { coordinator_id: this.#batch.coordinator_id };
     const [mentors, types, nameOf] = await Promise.all([api.mentors(scope), api.activityTypes(), namesOfPeople(this.context.me)]);
-    const collator = new Intl.Collator("nb");
-    this.choices = {
-      mentors: mentors.sort((one, other) => collator.compare(one.name, other.name)),
-      types: types.sort((one, other) => collator.compare(one.name, other.name)),
-    };
+    mentors.sort(byName);
+    this.choices = { mentors, names: new Names(mentors), types: types.sort(byName) };
     this.nameOf = nameOf;
   }
 
@@ -86,7 +84,7 @@ class CorrectPage {
       >
         <header>
           <p><a class="ds-link" href="/console/batches/${this.#batch.batch_id}">${this.#batch.label ?? text("batch.no_label")}</a></p>
-          <h1 class="ds-heading" data-size="lg">${text("correct.heading")}</h1>
+          <h1 class="ds-heading" data-size="lg" id="heading" tabindex="-1">${text("correct.heading")}</h1>
           ${rows.length === 0 ? html`<p class="ds-paragraph">${text("correct.empty")}</p>` : nothing}
         </header>
         ${mayCorrect ? rows.map((row) => row.view(/** @type {any} */ (this))) : nothing}
@@ -111,7 +109,7 @@ class CorrectPage {
         </div>
         ${this.retrying.view()}
         <p class="buttons">
-          <button class="ds-button" data-color="accent" ?disabled=${chosen.length === 0 || this.retrying.isBusy}>
+          <button class="ds-button" data-color="accent" aria-disabled=${chosen.length === 0 || this.retrying.isBusy}>
             ${chosen.length === 0 ? text("correct.do_none") : counted("correct.do", chosen.length, { count: chosen.length })}
           </button>
           <a class="ds-button" data-variant="secondary" href="/console/batches/${this.#batch.batch_id}">${text("correct.back")}</a>
@@ -148,7 +146,9 @@ class CorrectPage {
         await this.#readPage();
       }
       this.#number += by;
+      this.context.redraw();
       window.scrollTo(0, 0);
+      focusOn("heading");
     });
   }
 
@@ -156,6 +156,9 @@ class CorrectPage {
   #submit(event) {
     event.preventDefault();
     const chosen = this.#chosen;
+    if (chosen.length === 0) {
+      return;
+    }
     this.#rows.forEach((row) => row.forgetMistakes());
     const wrong = chosen.filter((row) => !row.check());
     this.#summary = "";

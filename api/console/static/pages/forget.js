@@ -68,7 +68,7 @@ class ForgettingPage {
       <p class="ds-paragraph">${text("forget.what")}</p>
       ${this.asking.view()}
       <p class="buttons">
-        <button type="button" class="ds-button" data-color="danger" ?disabled=${this.asking.isBusy} @click=${() => this.#ask()}>
+        <button type="button" class="ds-button" data-color="danger" aria-disabled=${this.asking.isBusy} @click=${() => this.#ask()}>
           ${text("forget.do")}
         </button>
         <button
@@ -105,7 +105,7 @@ class ForgettingPage {
           ? html`<button type="button" class="ds-button" data-variant="secondary" @click=${() => { this.#request = null; this.#show("mentor"); }}>
               ${text("forget.another")}
             </button>`
-          : html`<button type="button" class="ds-button" data-variant="secondary" ?disabled=${this.looking.isBusy} @click=${() => this.#look()}>
+          : html`<button type="button" class="ds-button" data-variant="secondary" aria-disabled=${this.looking.isBusy} @click=${() => this.#look()}>
               ${text("forget.look")}
             </button>`}
       </p>

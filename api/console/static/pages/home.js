@@ -15,7 +15,7 @@ const SHOWN = 10;
 const READ = 30;
 const GROUPS = 5;
 
-// An administrator sees the templates of all coordinators.
+// An administrator sees the templates of all coordinators. Of many, those whose weekday was last are shown.
 const TEMPLATES = 9;
 
 /** @param {import("/console/static/app.js").Context} context */
@@ -171,7 +171,7 @@ class Home {
       <section class="stack" aria-labelledby="again">
         <h2 class="ds-heading" data-size="sm" id="again">${text("home.again")}</h2>
         <ul class="cards">
-          ${this.templates.slice(0, TEMPLATES).map((template) => {
+          ${this.#shownTemplates(today).map((template) => {
             const date = template.weekday === null ? today : lastWeekday(template.weekday, today);
             return this.#card(`template=${template.template_id}`, template.name, this.#typeName(template.activity_type), template.mentor_ids.length, date, template.weekday !== null);
           })}
@@ -183,6 +183,16 @@ class Home {
           <p><a class="ds-link" href="/console/templates">${text("home.all_templates", { count: this.templates.length })}</a></p>`}
       </section>
     `;
+  }
+
+  /** @param {string} today */
+  #shownTemplates(today) {
+    if (this.templates.length <= TEMPLATES) {
+      return this.templates;
+    }
+    /** @param {any} template */
+    const day = ({ weekday }) => (weekday === null ? "" : lastWeekday(weekday, today));
+    return [...this.templates].sort((one, other) => day(other).localeCompare(day(one))).slice(0, TEMPLATES);
   }
 
   /** @param {string} what @param {string} name @param {string} type @param {number} count @param {string} date @param {boolean} isWeekly */

@@ -11,9 +11,9 @@ import { FileChoice } from "/console/static/components/file-choice.js";
 import { MentorChoice } from "/console/static/components/mentor-choice.js";
 import { Reviewing } from "/console/static/components/reviewing.js";
 import { RowTable } from "/console/static/components/row-table.js";
-import { lastWeekday, shownDate } from "/console/static/dates.js";
+import { lastWeekday, readDate, shownDate } from "/console/static/dates.js";
 import { counted, text } from "/console/static/messages.js";
-import { Draft, checkedDate, rulesOf } from "/console/static/registering/draft.js";
+import { Draft, rulesOf } from "/console/static/registering/draft.js";
 import { groupOf, labelFor, wholeBatch } from "/console/static/registering/groups.js";
 import { rowsAgain } from "/console/static/registering/rows.js";
 import { Review } from "/console/static/registering/review.js";
@@ -162,11 +162,11 @@ class Registration {
     return this.isUnfinished ? html`<div class="ds-alert" data-color="warning"><p class="ds-paragraph">${text("new.not_arrived")}</p></div>` : nothing;
   }
 
-  /** The date in the address, or today. */
+  /** The date in the address, or today. One that can't be registered stays, and the form says why: another day was not meant. */
   get #wanted() {
-    const { rules } = this.draft;
-    const found = checkedDate(this.context.query.get("date") ?? "", rules);
-    return "date" in found ? found.date : rules.today;
+    const { today } = this.draft.rules;
+    const found = readDate(this.context.query.get("date") ?? "", today);
+    return "date" in found ? found.date : today;
   }
 
   /** A batch with several types or dates, or with a mentor twice, comes as rows. @param {string} batchId @returns {Promise<Again>} */

@@ -154,7 +154,7 @@ class PeriodPage {
           },
         })}
         ${this.changing.view()}
-        <p class="buttons"><button type="submit" class="ds-button" data-color=${this.reopens ? "danger" : "accent"} ?disabled=${this.changing.isBusy}>${this.deed()}</button></p>
+        <p class="buttons"><button type="submit" class="ds-button" data-color=${this.reopens ? "danger" : "accent"} aria-disabled=${this.changing.isBusy}>${this.deed()}</button></p>
       </form>
     `;
   }

@@ -29,8 +29,8 @@ import { readDate, readMinutes, shownDate } from "/console/static/dates.js";
  * @property {string | null} earliest_date
  */
 
-/** The rules for what this person may fill in. @param {any} me @returns {Rules} */
-export const rulesOf = (me) => ({ ...me.limits, today: me.organization.today });
+/** The rules for what this person may fill in. The page may still be open after midnight, so `today` is read each time. @param {any} me @returns {Rules} */
+export const rulesOf = (me) => ({ ...me.limits, get today() { return me.organization.today; } });
 
 /** @param {string} typed @param {Rules} rules @returns {{ date: string } | { mistake: string }} */
 export function checkedDate(typed, rules) {
@@ -68,6 +68,9 @@ export class Draft {
 
   /** Null: the preset one. @type {string | null} */
   ownLabel = null;
+
+  /** The date that stands in the label. @type {string | null} */
+  labelledFor = null;
 
   notes = "";
 
@@ -108,7 +111,8 @@ export class Draft {
   /** @param {import("/console/static/registering/scope.js").Scope} scope */
   label(scope) {
     if (this.ownLabel !== null) {
-      return this.ownLabel;
+      const { day, labelledFor } = this;
+      return day === null || labelledFor === null ? this.ownLabel : this.ownLabel.replace(shownDate(labelledFor), shownDate(day));
     }
     if (this.rows !== null) {
       return labelOf(this.rows.items, scope);
@@ -121,6 +125,7 @@ export class Draft {
     this.type = scope.type(type) === undefined ? "" : type;
     this.minutes = String(minutes);
     this.ownLabel = label;
+    this.labelledFor = date;
     this.date = shownDate(date);
     this.chosen = new Set(mentorIds.filter((mentorId) => scope.byId.has(mentorId)));
     this.gone = mentorIds.length - this.chosen.size;
@@ -145,7 +150,7 @@ export class Draft {
     const found = new Map();
     const { rows } = this;
     if (this.type === "" && (rows === null || rows.needs("type"))) {
-      found.set("type", "empty");
+      found.set("type", "no_type");
     }
     const date = checkedDate(this.date, this.rules);
     if ("mistake" in date && (rows === null || rows.needs("date"))) {
@@ -153,7 +158,7 @@ export class Draft {
     }
     const minutes = checkedMinutes(this.minutes, this.rules);
     if ("mistake" in minutes && (rows === null || rows.needs("minutes"))) {
-      found.set("minutes", minutes.mistake);
+      found.set("minutes", minutes.mistake === "empty" ? "no_minutes" : minutes.mistake);
     }
     if (rows !== null) {
       if (rows.wrong.length > 0) {

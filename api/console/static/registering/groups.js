@@ -8,6 +8,12 @@ const WEEK_MS = 7 * 24 * 60 * 60 * 1000;
 // Batches whose items are read to find the groups.
 const READ = 12;
 
+// Batches of one name that are read: several groups may have the name of their activity.
+const READ_OF_A_NAME = 4;
+
+// Names that are read beyond the groups that are shown, because a batch may be no group.
+const SPARE_NAMES = 2;
+
 // A larger batch came from a file, and is no group that somebody knows by heart.
 const LARGEST = 1000;
 
@@ -103,8 +109,8 @@ export async function wholeBatch(batchId) {
  */
 export async function lastGroups(batches, templates, today, count) {
   const known = templates.map(membersOf);
-  const candidates = batches.filter((batch) => !ENDED_WITHOUT_ANYBODY.includes(batch.status) && batch.total_items <= LARGEST).slice(0, READ);
-  const read = await Promise.all(candidates.map((batch) => api.batch(batch.batch_id, { item_limit: LARGEST, names: true })));
+  const promising = batches.filter((batch) => !ENDED_WITHOUT_ANYBODY.includes(batch.status) && batch.total_items <= LARGEST);
+  const read = await Promise.all(worthReading(promising, templates, count).map((batch) => api.batch(batch.batch_id, { item_limit: LARGEST, names: true })));
   /** @type {Group[][]} */
   const found = [];
   for (const { body } of read) {
@@ -122,13 +128,36 @@ export async function lastGroups(batches, templates, today, count) {
   return found.slice(0, count).map((groups) => ({ group: groups[0], ...nextDate(groups, today) }));
 }
 
+/**
+ * Those of which the names do not say already that there is nothing new in them: a template's, and the same one again and again.
+ *
+ * @param {any[]} batches newest first @param {any[]} templates @param {number} count how many groups are shown
+ */
+function worthReading(batches, templates, count) {
+  const ofTemplates = new Set(templates.map((template) => template.name));
+  /** @type {Map<string, any[]>} */
+  const byName = new Map();
+  for (const batch of batches) {
+    const name = withoutDates(batch.label ?? "") || batch.batch_id;
+    if (!ofTemplates.has(name)) {
+      byName.set(name, [...(byName.get(name) ?? []), batch]);
+    }
+  }
+  const wanted = new Set([...byName.values()].slice(0, count + SPARE_NAMES).flatMap((same) => same.slice(0, READ_OF_A_NAME)));
+  return batches.filter((batch) => wanted.has(batch)).slice(0, READ);
+}
+
+/** What a label says besides dates. @param {string} label */
+const withoutDates = (label) => label.replace(/\d{2}\.\d{2}\.\d{4}/g, "").replace(/[\s,]+$/, "");
+
 /** @param {Group[]} groups the same one, several times @param {string} today */
 function nextDate(groups, today) {
   const dates = [...new Set(groups.map((group) => group.date))].sort();
   const last = dates[dates.length - 1];
   const isWeekly = dates.length > 1 && dates.every((date) => (Date.parse(last) - Date.parse(date)) % WEEK_MS === 0);
   const proposed = isWeekly ? lastWeekday(weekdayOf(last), today) : today;
-  return { isWeekly, date: proposed > last ? proposed : today };
+  // Its last weekday is registered already. Today may be another weekday, so the group is not called weekly then.
+  return proposed > last ? { isWeekly, date: proposed } : { isWeekly: false, date: today };
 }
 
 /** A group's label for another date, or null for the preset one. @param {Group} group @param {string} date */

@@ -27,6 +27,9 @@ export class Row {
   /** @type {import("/console/static/registering/draft.js").Item | null} */
   item = null;
 
+  /** For which name, and in which scope, the candidates were found. @type {{ typed: string, scope: unknown }} */
+  #found = { typed: "", scope: null };
+
   /** @param {number} number as the spreadsheet program shows it @param {Record<ColumnName, string>} cells as typed */
   constructor(number, cells) {
     this.number = number;
@@ -93,7 +96,10 @@ export class Row {
     if (this.mentorId !== null || scope.byId.has(typed)) {
       return this.mentorId ?? typed;
     }
-    this.candidates = scope.named(typed);
+    if (this.#found.typed !== typed || this.#found.scope !== scope) {
+      this.candidates = scope.named(typed);
+      this.#found = { typed, scope };
+    }
     if (this.candidates.length === 1) {
       return this.candidates[0].mentor_id;
     }
@@ -117,20 +123,26 @@ export class Rows {
 
   /** Finds out what the cells mean now. @param {import("/console/static/registering/draft.js").Draft} draft @param {import("/console/static/registering/scope.js").Scope} scope */
   check(draft, scope) {
-    /** @type {Map<string, Row>} */
-    const seen = new Map();
-    for (const row of [...this.shown].sort((one, other) => one.number - other.number)) {
+    for (const row of this.shown) {
       row.check(draft, scope);
+    }
+    this.#findRepeated();
+  }
+
+  /** All but the first row of a mentor with the same type and date. */
+  #findRepeated() {
+    const seen = new Set();
+    for (const row of [...this.shown].sort((one, other) => one.number - other.number)) {
       if (row.item === null) {
         continue;
       }
       const { mentor_id, activity_type, activity_date } = row.item;
-      const key = JSON.stringify([mentor_id, activity_type, activity_date]);
+      const key = `${activity_date} ${activity_type} ${mentor_id}`;
       if (seen.has(key)) {
         row.mistakes.set("mentor", "duplicate_mentor");
         row.item = null;
       }
-      seen.set(key, row);
+      seen.add(key);
     }
   }
 
@@ -157,9 +169,15 @@ export class Rows {
     this.shown.sort((one, other) => Number(other.mistakes.size > 0) - Number(one.mistakes.size > 0) || one.number - other.number);
   }
 
-  /** @param {Row} row */
-  remove(row) {
+  /** Removes a row. Another one may no longer be there twice. @param {Row} row @param {import("/console/static/registering/draft.js").Draft} draft @param {import("/console/static/registering/scope.js").Scope} scope */
+  remove(row, draft, scope) {
     this.shown = this.shown.filter((each) => each !== row);
+    for (const each of this.shown) {
+      if (each.mistakes.get("mentor") === "duplicate_mentor") {
+        each.check(draft, scope);
+      }
+    }
+    this.#findRepeated();
   }
 }
 

@@ -1,7 +1,7 @@
 // The people that a coordinator may register for, and the types of activities. A page loads them once and searches in what it has.
 
 import * as api from "/console/static/api.js";
-import { byName, fold } from "/console/static/people.js";
+import { byName, fold, Names } from "/console/static/people.js";
 
 /**
  * @typedef {object} Mentor
@@ -39,6 +39,15 @@ export class Scope {
 
   /** @type {Map<string, Mentor[]>} */
   #byName = new Map();
+
+  /** @type {Names | null} */
+  #names = null;
+
+  /** The names, for a field in which one is typed. */
+  get names() {
+    this.#names ??= new Names(this.mentors);
+    return this.#names;
+  }
 
   /** @param {string} mentorId */
   nameOf(mentorId) {
