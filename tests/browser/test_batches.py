@@ -200,6 +200,37 @@ def test_the_focus_stays_near_what_goes_away(
     assert watch.faults == []
 
 
+def test_one_of_many_mentors_is_named_rather_than_listed(
+    pipeline: Pipeline, server: ApiServer, engine: Engine, context: BrowserContext, watch: Watch
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO registration.mentor (organization_id, mentor_id, name, chapter_id) SELECT organization_id, 'extra-' || n,"
+                " 'Extra ' || n, chapter_id FROM registration.mentor CROSS JOIN generate_series(1, 150) n WHERE mentor_id = 'mentor-1'"
+            )
+        )
+    batch_id = pipeline.submit([item("nobody")])
+    pipeline.drain()
+    page = context.new_page()
+    log_in(page, server)
+    page.goto(f"{server.url}/console/batches/{batch_id}/correct")
+    mentor = page.get_by_role("group", name="nobody").get_by_label("Mentor")
+    mentor.fill("Extra")
+    expect(page.locator("datalist option")).to_have_count(20)
+    page.keyboard.press("Control+Enter")
+    expect(mentor).to_be_focused()
+    assert "Nobody in the directory has this name" in described(mentor)
+    mentor.fill("extra 77")
+    page.keyboard.press("Tab")
+    expect(mentor).to_have_value("Extra 77")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#outcome")).to_have_text("1 was sent again.")
+    pipeline.drain()
+    expect(page.locator(".people tbody tr")).to_contain_text("Extra 77")
+    assert watch.faults == []
+
+
 def described(field: Locator) -> str:
     """The hint and the message that belong to a field."""
     return str(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Idempotency, TemplateValues, TemplateView
 from orchestrator.batches.templates import create_template
@@ -147,6 +147,29 @@ def test_one_person_has_a_duration_of_their_own(registering: Registering, page: 
     page.wait_for_url(f"{registering.url}/console/batches/*")
     expect(page.get_by_role("row", name="Bjørn Haugen")).to_contain_text("30 min")
     expect(page.get_by_role("row", name="Astrid Moe")).to_contain_text("1 h")
+
+
+def test_an_exception_among_many_is_named_rather_than_listed(registering: Registering, page: Page) -> None:
+    with registering.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO registration.mentor (organization_id, mentor_id, name, chapter_id)"
+                " SELECT :org, 'x-' || n, 'Extra ' || n, 'bergen' FROM generate_series(1, 200) n"
+            ),
+            {"org": ORGANIZATION},
+        )
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_text("Peer talk").click()
+    page.get_by_role("button", name="All of Bergen (225)").click()
+    page.get_by_text("Exceptions for individual people").click()
+    who = page.get_by_label("Other duration or a note for")
+    who.fill("Nobody Atall")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("None of those who are chosen has this name.")).to_be_visible()
+    who.fill("bjorn haugen")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("group", name="Bjørn Haugen").get_by_label("Duration")).to_be_focused()
+    expect(who).to_have_value("")
 
 
 def test_a_person_who_is_left_out_while_the_review_is_made_is_not_registered(registering: Registering, page: Page) -> None:

@@ -14,13 +14,13 @@ export function keepingFocus(draw) {
     around.push(each);
   }
   draw();
-  if (focused === null || around.length === 0 || canHaveFocus(focused)) {
+  if (focused === null || around.length === 0 || !isGone(focused)) {
     return;
   }
   // What drew the page may move the focus itself right after this.
   setTimeout(() => {
     const now = document.activeElement;
-    if (now === null || now === document.body || !canHaveFocus(now)) {
+    if (now === null || now === document.body || isGone(now)) {
       focusOnHeading(around);
     }
   });
@@ -33,13 +33,16 @@ export function focusOnHeading(around = []) {
   heading?.focus({ preventScroll: true });
 }
 
+/** Whether an element can't have the focus any more. Asks for no layout, because this is asked each time the page is drawn. @param {Element} element */
+const isGone = (element) => !element.isConnected || element.matches(":disabled") || element.closest("[hidden]") !== null;
+
 /** @param {Element} element */
-const canHaveFocus = (element) => element.isConnected && !element.matches(":disabled") && element.getClientRects().length > 0;
+const isShown = (element) => element.getClientRects().length > 0;
 
 /** @param {Element[]} around the nearest first */
 function nearestHeading(around) {
-  for (const part of [...around.filter(canHaveFocus), document.body]) {
-    const found = [.../** @type {NodeListOf<HTMLElement>} */ (part.querySelectorAll("h1, h2, h3, legend"))].find(canHaveFocus);
+  for (const part of [...around.filter((each) => each.isConnected), document.body]) {
+    const found = [.../** @type {NodeListOf<HTMLElement>} */ (part.querySelectorAll("h1, h2, h3, legend"))].find(isShown);
     if (found !== undefined) {
       return found;
     }

@@ -270,15 +270,15 @@ export class CorrectedRow {
           id, value, isWrong: message !== undefined, proposed: this.#hasChoices ? names.proposed(this.#typedName ?? "") : [],
           type: (name) => {
             this.#typedName = name;
+            typed.mentor_id = names.idOf(name) ?? "";
+            delete this.#mistakes.mentor_id;
             this.context.redraw();
           },
-          choose: (name) => {
-            const chosen = names.idOf(name) ?? "";
-            this.#typedName = chosen === "" ? name : null;
-            typed.mentor_id = chosen;
-            delete this.#mistakes.mentor_id;
-            if (chosen === "") {
+          choose: () => {
+            if (typed.mentor_id === "") {
               this.mark("mentor_id", text("activities.mentor.unknown"));
+            } else {
+              this.#typedName = null;
             }
             this.context.redraw();
           },
