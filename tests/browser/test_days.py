@@ -13,7 +13,6 @@ from schemas.paths import API_ROOT
 from tests.browser.conftest import log_in
 from tests.browser.registering import BERGEN, Registering, registering_console
 from tests.browser.test_batches import LIST
-from tests.browser.test_registering import respond
 from tests.support.pipeline import DAY, item
 
 
@@ -28,7 +27,7 @@ def it_is(page: Page, today: date) -> None:
     """From now on the API says that it is this day in the organization."""
     me = page.evaluate(LIST, f"{API_ROOT}/me")
     me["organization"]["today"] = f"{today}"
-    respond(page, f"{API_ROOT}/me", 200, me)
+    page.route(re.compile(f"{API_ROOT}/me$"), lambda route: route.fulfill(json=me))
 
 
 def test_a_page_that_is_open_over_midnight_knows_the_new_day(registering: Registering, context: BrowserContext) -> None:
@@ -41,9 +40,7 @@ def test_a_page_that_is_open_over_midnight_knows_the_new_day(registering: Regist
     now, before = page.get_by_role("button", name="Today"), page.get_by_role("button", name="Yesterday")
     expect(now).to_have_attribute("aria-pressed", "true")
     it_is(page, today + timedelta(days=1))
-    with page.expect_response(re.compile(f"{API_ROOT}/me$")) as read:
-        page.clock.fast_forward("24:00:00")
-    assert read.value.request.headers["x-bulkreg-unattended"] == "1"
+    page.clock.fast_forward("24:00:00")
     # What is in the form stays, and the chips mean the new day.
     expect(before).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_label("Date")).to_have_value(f"{today:%d.%m.%Y}")
@@ -88,7 +85,13 @@ def test_a_weekly_group_is_not_said_to_meet_on_another_weekday(registering: Regi
     expect(label).to_have_value("Visits on 24.03.2026 and later")
 
     # A day that can't be registered is not exchanged for another one.
-    tomorrow = date.fromisoformat(registering.today()) + timedelta(days=1)
+    tomorrow = DAY + timedelta(days=2)
     page.goto(page.url.replace("date=2026-03-26", f"date={tomorrow}"))
     expect(page.get_by_role("group", name="Correct this first")).to_contain_text("Can't be after today.")
     expect(page.get_by_label("Date")).to_have_value(f"{tomorrow:%d.%m.%Y}")
+
+    # A day without a year is the last one, also the one that only every fourth year has.
+    it_is(page, date(2025, 1, 15))
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_label("Date").fill("29.2.")
+    expect(page.locator("#date-hint")).to_have_text("Thursday")
