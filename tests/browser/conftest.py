@@ -20,7 +20,7 @@ REQUIRED = "BULKREG_TEST_BROWSER"
 """`required`: the absence of a Chromium is an error."""
 
 SCREENSHOTS = "BULKREG_TEST_SCREENSHOTS"
-"""The folder for screenshots. Unset: one that pytest deletes."""
+"""The folder for screenshots. Unset: there are none."""
 
 PATIENCE_MS = 30_000
 
@@ -82,6 +82,12 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
     context.add_init_script(_SAY_VIOLATIONS)
     yield context
     context.close()
+
+
+def photograph(page: Page, file: Path) -> None:
+    """Keeps the whole page for somebody who looks at it. No test does."""
+    if SCREENSHOTS in os.environ:
+        page.screenshot(path=file, full_page=True)
 
 
 class Watch:

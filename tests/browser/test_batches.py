@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH
-from tests.browser.conftest import Held, Watch, log_in
+from tests.browser.conftest import Held, Watch, log_in, photograph
 from tests.browser.test_console import check
 from tests.browser.test_registering import respond
 from tests.support.api_server import ApiServer
@@ -72,7 +72,7 @@ def test_a_batch_is_followed_to_its_end(
     expect(page.locator(".sentence")).to_have_text("Running: 0 of 3 registered")
     expect(page.get_by_role("progressbar", name="Progress")).to_have_js_property("value", 0)
     expect(page.locator(".people tbody tr").nth(0)).to_contain_text("Waiting")
-    page.screenshot(path=screenshots / "batch-running.png", full_page=True)
+    photograph(page, screenshots / "batch-running.png")
     page.get_by_role("button", name="nobody").focus()
 
     pipeline.drain()

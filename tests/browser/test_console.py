@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from api.console.sessions import SESSION_COOKIE
 from orchestrator.batches.model import Role
 from schemas.paths import API_PATH, API_ROOT
-from tests.browser.conftest import Watch, log_in
+from tests.browser.conftest import Watch, log_in, photograph
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import COORDINATOR
 
@@ -33,7 +33,7 @@ def test_logging_in_seeing_batches_and_logging_out(
     page = context.new_page()
     page.goto(f"{console.url}/console/")
     expect(page.get_by_role("heading", level=1)).to_have_text("Log in")
-    page.screenshot(path=screenshots / "logged-out.png")
+    photograph(page, screenshots / "logged-out.png")
     log_in(page, console)
     assert page.url == f"{console.url}/console/"
     rows = page.get_by_role("row")
@@ -42,7 +42,7 @@ def test_logging_in_seeing_batches_and_logging_out(
     expect(rows.nth(1)).to_contain_text("2 of 3 registered, 1 needs you")
     expect(rows.nth(2)).to_contain_text("All 3 registered")
     expect(page.get_by_role("banner")).to_contain_text("Coordinator, Standard")
-    page.screenshot(path=screenshots / "home.png", full_page=True)
+    photograph(page, screenshots / "home.png")
     page.get_by_role("button", name="Norsk").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Hjem")
     assert page.evaluate("document.documentElement.lang") == "nb"
@@ -204,11 +204,11 @@ def check(page: Page, screenshot: Path) -> None:
     """axe finds nothing, and the page does not scroll sideways at 320 px."""
     results = Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
-    page.screenshot(path=screenshot, full_page=True)
+    photograph(page, screenshot)
     size = page.viewport_size
     page.set_viewport_size({"width": 320, "height": 640})
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
-    page.screenshot(path=screenshot.with_stem(screenshot.stem + "-320"), full_page=True)
+    photograph(page, screenshot.with_stem(screenshot.stem + "-320"))
     assert size is not None
     page.set_viewport_size(size)
 

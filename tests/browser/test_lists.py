@@ -21,7 +21,7 @@ from orchestrator.batches.templates import create_template
 from orchestrator.process.settings import Settings
 from orchestrator.webhooks.model import MAX_WEBHOOKS
 from schemas.ids import new_batch_id
-from tests.browser.conftest import Watch
+from tests.browser.conftest import Watch, photograph
 from tests.support.api_server import ApiServer
 from tests.support.closing import close
 from tests.support.console import running_console, with_console
@@ -193,7 +193,7 @@ def check(page: Page, screenshot: Path) -> None:
     results = Axe().run(page)
     assert results.violations_count == 0, results.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, page.url
-    page.screenshot(path=screenshot, full_page=True)
+    photograph(page, screenshot)
 
 
 EACH = [

@@ -16,7 +16,7 @@ from orchestrator.batches.templates import create_template
 from orchestrator.process.settings import Settings
 from schemas.ids import new_batch_id
 from schemas.paths import API_PATH, API_ROOT
-from tests.browser.conftest import Watch, log_in
+from tests.browser.conftest import Watch, log_in, photograph
 from tests.browser.registering import BERGEN, NAMES, Effort, Registering, registering_console
 from tests.browser.test_console import check
 from tests.support.pipeline import COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, item
@@ -56,10 +56,10 @@ def test_the_first_time_takes_five_clicks_and_the_minutes(
     page.keyboard.type("1,5 h")
     expect(page.get_by_text("1 h 30 min")).to_be_visible()
     page.get_by_role("button", name="All of Bergen (25)").click()
-    page.screenshot(path=screenshots / "new.png", full_page=True)
+    photograph(page, screenshots / "new.png")
     page.get_by_role("button", name="Review 25").click()
     expect(page.get_by_text("25 will be registered")).to_be_visible()
-    page.screenshot(path=screenshots / "review.png", full_page=True)
+    photograph(page, screenshots / "review.png")
     page.get_by_role("button", name="Register 25").click()
     page.wait_for_url(f"{registering.url}/console/batches/*")
     assert effort.clicks == 5
@@ -85,7 +85,7 @@ def test_the_weekly_group_again_takes_two_clicks_and_one_for_each_absentee(
     expect(groups).to_have_count(2)
     expect(groups.nth(1)).to_contain_text("Peer talk, 24 people")
     expect(groups.nth(1)).to_contain_text(f"now {yesterday:%d.%m.%Y}")
-    page.screenshot(path=screenshots / "home-again.png", full_page=True)
+    photograph(page, screenshots / "home-again.png")
     effort.restart()
     groups.nth(1).click()
     page.get_by_label("Bjørn Haugen").click()
@@ -242,7 +242,7 @@ def test_pasted_from_a_spreadsheet_takes_three_clicks_and_mistakes_are_corrected
     )
     page.locator("#file").set_input_files({"name": "list.csv", "mimeType": "text/csv", "buffer": content.encode()})
     expect(page.get_by_text("4 rows, of which 2 must be corrected")).to_be_visible()
-    page.screenshot(path=screenshots / "rows.png", full_page=True)
+    photograph(page, screenshots / "rows.png")
     numbers = page.locator("table.rows tbody th")
     expect(numbers).to_have_text(["3", "4", "2", "5"])
     expect(page.get_by_label("Date, row 3")).to_have_accessible_description(re.compile("Slashes"))
@@ -279,7 +279,7 @@ def test_a_duplicate_says_who_registered_it_and_is_left_out_unless_insisted_on(
     expect(page.get_by_text("2 are already registered")).to_be_visible()
     expect(page.get_by_text(re.compile("Registered by Coordinator")).first).to_be_visible()
     page.get_by_label("Astrid Moe").check()
-    page.screenshot(path=screenshots / "review-duplicates.png", full_page=True)
+    photograph(page, screenshots / "review-duplicates.png")
 
     # Meanwhile somebody else registers one of them: the difference is shown, and nothing is submitted.
     registering.pipeline.submit([item(BERGEN[2], day=today, kind="talk")])
@@ -372,7 +372,7 @@ def test_a_template_is_made_changed_used_and_deleted(registering: Registering, p
     page.get_by_role("button", name="Save the group").click()
     expect(page.get_by_text("Thursdays is saved.")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_be_focused()
-    page.screenshot(path=screenshots / "templates.png", full_page=True)
+    photograph(page, screenshots / "templates.png")
 
     page.get_by_role("button", name="Change: Thursdays").click()
     page.get_by_label("Astrid Moe").uncheck()
