@@ -52,6 +52,8 @@ export class Action {
     this.problem = null;
     this.context.redraw();
     try {
+      // The browser first shows that it is under way: work on 10,000 people takes a while before its request.
+      await new Promise((resolve) => setTimeout(resolve));
       await work();
       this.state = "idle";
     } catch (error) {

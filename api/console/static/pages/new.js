@@ -62,6 +62,9 @@ class Registration {
   /** @type {Reviewing | null} */
   reviewing = null;
 
+  /** The review of which items are sent. @type {Review | null} */
+  #asking = null;
+
   /** The newest batch that this person has submitted. @type {any} */
   newest = null;
 
@@ -262,17 +265,19 @@ class Registration {
       return;
     }
     this.showsMistakes = true;
-    draft.rows?.check(draft, scope);
-    if (draft.mistakes().size > 0) {
-      context.redraw();
-      document.getElementById("error-summary")?.focus();
-      return;
-    }
-    const label = draft.label(scope).trim();
-    const shared = { ...(label === "" ? {} : { label }), ...(this.coordinatorId === null ? {} : { coordinator_id: this.coordinatorId }) };
-    const review = new Review(draft.items(scope), shared, context.me.features.preview);
-    const seen = this.edits;
-    await this.#run(review, async () => {
+    let seen = this.edits;
+    await this.#run(async () => {
+      draft.rows?.check(draft, scope);
+      if (draft.mistakes().size > 0) {
+        context.redraw();
+        document.getElementById("error-summary")?.focus();
+        return;
+      }
+      const label = draft.label(scope).trim();
+      const shared = { ...(label === "" ? {} : { label }), ...(this.coordinatorId === null ? {} : { coordinator_id: this.coordinatorId }) };
+      const review = new Review(draft.items(scope), shared, context.me.features.preview);
+      this.#asking = review;
+      seen = this.edits;
       await review.load();
       if (seen !== this.edits) {
         return;
@@ -306,7 +311,8 @@ class Registration {
     if (review === null) {
       return;
     }
-    this.#run(review, async () => {
+    this.#asking = review;
+    this.#run(async () => {
       const batch = await this.#sent(review);
       if (batch === null) {
         this.context.redraw();
@@ -331,14 +337,14 @@ class Registration {
     }
   }
 
-  /** Runs something that sends the items of a review. Values that are refused are shown at their fields. @param {Review} review @param {() => Promise<void>} work */
-  #run(review, work) {
+  /** Runs something that sends the items of `#asking`. Values that are refused are shown at their fields. @param {() => Promise<void>} work */
+  #run(work) {
     return this.action.run(async () => {
       try {
         await work();
       } catch (error) {
         if (error instanceof api.Problem && error.code === "invalid_request") {
-          this.refused = refusedFields(error.values.errors, this.draft, review.sent);
+          this.refused = refusedFields(error.values.errors, this.draft, this.#asking?.sent ?? []);
           this.review = null;
           this.showsMistakes = true;
           this.context.redraw();
