@@ -207,7 +207,10 @@ class ActivityRepository(Protocol):
         """Returns the positions of the given items that an external service was asked to register and may have registered."""
 
     def mark_cancelled(self, batch_id: UUID, *, at: datetime, by: str, reason: str | None) -> None:
-        """Writes who cancelled a batch, when and why. Raises its edit version by one; `change_batches` raises its version."""
+        """Writes who cancelled a batch, when and why. Raises its edit version by one; `change_batches` raises its version.
+
+        Parts that have waited for others lose their items.
+        """
 
     def items_by_status(self, batch_id: UUID, status: ItemStatus) -> Sequence[ItemView]:
         """Returns the items of a batch in this state, by position."""

@@ -48,6 +48,7 @@ _MOVE = _SQL["move"].text()
 _FINISH = _SQL["finish"].text()
 _SIZES = _SQL["sizes"].text()
 _BUSY = _SQL["busy"].text()
+_EMPTY_PARTS = _SQL["empty_parts"].text()
 _OWN_ITEMS = _SQL["own_items"].text()
 
 FORGETTING = "forgetting"
@@ -299,6 +300,7 @@ class _Search:
         own = self._connection.execute(_OWN_ITEMS, {**self._person, **within}).all()
         notes = [NotesOf(row.batch_id, row.position, row.item_id, self._request.organization_id) for row in own]
         rows = erase_notes_of(self._connection, notes, at=now, by=FORGETTING, channel=FORGETTING)
+        rows += self._connection.execute(_EMPTY_PARTS, {"batch_ids": within["batch_ids"]}).rowcount
         for each in OF_BATCHES:
             rows += self._rewriting.rewrite(each, TABLES[each].of_batch or "", within)[0]
         if rows:

@@ -23,7 +23,8 @@ _INDEXED: Mapping[str, tuple[str, ...]] = {
 
 _IN_JSON = {
     "orchestrator.item_history": ":person_id IN (t.submitted ->> 'mentor_id', t.correction ->> 'mentor_id')",
-    "orchestrator.batch_part": "t.items @> jsonb_build_array(jsonb_build_object('mentor_id', CAST(:person_id AS text)))",
+    # The columns of an item are those of `CollectedParts.add`.
+    "orchestrator.batch_part": "EXISTS (SELECT FROM jsonb_array_elements(t.items) e WHERE e ->> 1 = :person_id)",
 }
 
 

@@ -380,6 +380,39 @@ def test_it_waits_for_a_batch_that_began_before(pipeline: RecordingPipeline, own
     assert verify(pipeline.engine, settings).breaches == []
 
 
+@pytest.mark.parametrize("emptied_by", ["the cancellation", "forgetting"])
+def test_an_upstream_batch_that_was_cancelled_before_all_its_parts_came_keeps_nothing_of_the_person(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, emptied_by: str
+) -> None:
+    """A version before kept the items of its parts."""
+    batch_id, others = uuid4(), f"{PERSON}.b"
+    part = submitted(
+        batch_id,
+        [upstream_item(0, PERSON, notes=NOTE), upstream_item(1, others, notes="she came")],
+        part=1,
+        parts=2,
+        total_items=3,
+    )
+    pipeline.handle(pipeline.splitter, [part])
+    with owner.connect() as connection:
+        items = connection.execute(text("SELECT items FROM orchestrator.batch_part")).scalar_one()
+    pipeline.call(cancel_batch, ADMIN, batch_id, None)
+    pipeline.drain()
+    if emptied_by == "forgetting":
+        with owner.begin() as connection:
+            connection.execute(
+                text("UPDATE orchestrator.batch_part SET items = CAST(:items AS jsonb)"), {"items": orjson.dumps(items).decode()}
+            )
+        before = pipeline.status(batch_id).batch
+        forget(pipeline)
+        assert pipeline.status(batch_id).batch.version == before.version + 1
+    assert named_in(owner, NOTE, "she came") == set()
+    with owner.connect() as connection:
+        assert connection.execute(text("SELECT items FROM orchestrator.batch_part")).scalars().all() == [[]]
+    assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []
+    assert verify(pipeline.engine, settings).breaches == []
+
+
 def test_a_batch_that_does_not_name_the_person_is_not_locked(pipeline: RecordingPipeline, owner: Engine) -> None:
     """The other person's id begins with the forgotten one's, so that only a closer look tells them apart."""
     named = pipeline.submit([item(PERSON)])
@@ -563,7 +596,8 @@ def test_an_id_that_only_a_record_has_is_somebodys(pipeline: RecordingPipeline, 
             values = f"(gen_random_uuid(), '{ORGANIZATION}', 'coord-1', 'all', ARRAY['{left}'], 'visit', 60, 1, now())"
             run(owner, f"INSERT INTO orchestrator.template {columns} VALUES {values}")
         case "a part":
-            run(owner, f"""UPDATE orchestrator.batch_part SET items = '[{{"mentor_id": "{left}"}}]'""")
+            part = submitted(uuid4(), [upstream_item(0, left)], part=1, parts=2, total_items=2)
+            pipeline.handle(pipeline.splitter, [part])
         case "a log":
             run(owner, f"INSERT INTO orchestrator.receipt_salt VALUES ('{ORGANIZATION}', '{left}', sha256('salt'))")
     assert ask(pipeline, left).pseudonym is None

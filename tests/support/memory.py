@@ -255,6 +255,10 @@ class MemoryRepository(ActivityRepository):
     def mark_cancelled(self, batch_id: UUID, *, at: datetime, by: str, reason: str | None) -> None:
         edit_version = self._tables.batches[batch_id].view.edit_version + 1
         self._change(batch_id, cancelled_at=at, cancelled_by=by, cancellation_reason=reason, edit_version=edit_version)
+        parts = self._tables.parts.get(batch_id, {})
+        self._tables.parts[batch_id] = {
+            number: part if part.items is None else replace(part, items=[]) for number, part in parts.items()
+        }
 
     def relabel(self, batch_id: UUID, label: str | None, at: datetime) -> None:
         self._edit(batch_id, at, label=label)

@@ -55,6 +55,12 @@ SELECT batch_id::text FROM orchestrator.outbox WHERE batch_id = ANY (CAST(:batch
 -- How many items these batches have. By the primary key.
 SELECT batch_id::text, total_items FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]));
 
+-- name: empty_parts
+-- parameters: batch_ids uuid[]
+-- Removes the items from parts that still have some: of these batches, only a version before emptied no parts when a batch was cancelled. Items are
+-- arrays without names of fields, so a person's own notes could not be told from others. By the primary key.
+UPDATE orchestrator.batch_part SET items = '[]' WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) AND items <> '[]';
+
 -- name: own_items
 -- parameters: organization_id text, mentor_id text, batch_ids uuid[], first_items uuid[], last_items uuid[]
 -- The items of these batches that are or were for the person. By the primary keys, and the unique index on the activities' item_id. An item's id ends

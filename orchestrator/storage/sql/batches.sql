@@ -18,8 +18,11 @@ WHERE b.batch_id = n.batch_id;
 
 -- name: mark_cancelled
 -- parameters: at timestamptz, by text, reason text, batch_id uuid
--- Marks a batch as cancelled. Its version is raised afterwards, with the counts. By the primary key.
-WITH edited AS (
+-- Marks a batch as cancelled. Its version is raised afterwards, with the counts. Parts whose batch never became whole lose their items: nobody reads
+-- them any more, and no retention of notes reaches them. They don't become NULL, which says that the items are in `batch_item`. By the primary keys.
+WITH emptied AS (
+    UPDATE orchestrator.batch_part SET items = '[]' WHERE batch_id = :batch_id AND items IS NOT NULL
+), edited AS (
     UPDATE orchestrator.batch SET cancelled_at = :at, cancelled_by = :by, cancellation_reason = :reason, edit_version = edit_version + 1
     WHERE batch_id = :batch_id RETURNING batch_id, version + 1 AS version, organization_id
 )
