@@ -90,6 +90,13 @@ def test_each_question_has_the_values_of_its_item(pipeline: Pipeline) -> None:
     assert sorted(books(pipeline, (one, 2), (one, 0), (other, 0), (other, 1))) == [1, 3]
 
 
+def test_the_service_is_also_asked_for_an_organization_without_a_directory(pipeline: Pipeline) -> None:
+    batch_id = submit(pipeline, mentors(2))
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("DELETE FROM registration.organization"))
+    assert [row.ord for row in mark(pipeline, (batch_id, 0, 1), (batch_id, 1, 1))] == [1, 2]
+
+
 def test_a_response_belongs_to_its_item_and_key_and_the_first_counts(pipeline: Pipeline) -> None:
     one, other = submit(pipeline, mentors(3)), submit(pipeline, mentors(3, first=11))
     mark(pipeline, *((batch_id, position, 1) for batch_id in (one, other) for position in range(3)))
