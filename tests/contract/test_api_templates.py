@@ -185,6 +185,7 @@ def test_the_pages_are_the_whole_listing(coordinator: httpx.Client) -> None:
         while True:
             page = coordinator.get(TEMPLATES, params=query).json()
             paged += [template["name"] for template in page["data"]]
+            assert len(paged) <= len(everything), "the pages would never end"
             if page["next_cursor"] is None:
                 break
             assert len(page["data"]) == int(limit)
