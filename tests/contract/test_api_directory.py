@@ -209,7 +209,18 @@ def test_filters_are_combined(admin: httpx.Client) -> None:
     assert ids(admin, chapter_id=SOUTH) == ["m-2"]
     assert ids(admin, chapter_id=NORTH, q="andre") == ["m-3"]
     assert ids(admin, chapter_id=SOUTH, coordinator_id=COORDINATOR) == []
-    assert ids(admin, COORDINATORS, q="lunde") == ["coord-all"]
+    assert ids(admin, COORDINATORS, q="lunde") == ids(admin, COORDINATORS, q="Coord-ALL") == ["coord-all"]
+
+
+def test_chapters_that_only_a_scope_names_and_mentors_of_an_organization_without_a_row_are_shown(
+    admin: httpx.Client, engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        granted = "INSERT INTO registration.coordinator_scope VALUES (:org, 'coord-none', 'chapter-a')"
+        connection.execute(text(granted), {"org": ORGANIZATION})
+        connection.execute(text("DELETE FROM registration.organization"))
+    assert ids(admin, CHAPTERS) == ["chapter-a", EAST, NORTH, SOUTH]
+    assert ids(admin) == ["m-1", "m-2", "m-3"]
 
 
 # --- Pages and tags --------------------------------------------------------------------------------------------------------------
