@@ -30,7 +30,7 @@ from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.leaf import person_hash
 from orchestrator.receipts.merkle import root
 from orchestrator.storage.blame import sqlstate
-from orchestrator.storage.receipt_appending import audit_writers, behind_s, forget_person, take_turn, try_turn
+from orchestrator.storage.receipt_appending import _TURN_LOCK, audit_writers, behind_s, forget_person, take_turn
 from orchestrator.storage.receipt_checkpoints import (
     LogAgreesError,
     PublishedState,
@@ -206,9 +206,13 @@ def as_other(url: str | URL) -> Iterator[Connection]:
 
 
 def has_turn(engine: Engine) -> bool:
-    """Whether a notary waits inside its transaction."""
+    """Whether a notary waits inside its transaction. Only looks at its lock: a notary that found it taken would not wait, but return."""
+    held = text(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = CAST(:space AS oid) AND objid = CAST(:which AS oid)"
+        " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
     with engine.begin() as connection:
-        return not try_turn(connection)
+        return bool(connection.execute(held, _TURN_LOCK).scalar_one())
 
 
 def test_row_68_one_notary_at_a_time_appends(pipeline: Pipeline, engine: Engine, unsigned: Notary) -> None:
@@ -272,6 +276,26 @@ def test_a_person_who_was_replaced_everywhere_is_found_although_others_have_salt
             replaced = f"UPDATE registration.{table} SET attributed_to = 'mentor-9' WHERE attributed_to = 'mentor-2'"
             connection.execute(text(replaced))
     assert {found.kind for found in audit_logs(engine, [])[1]} == {Tampering.AUDIT_CHANGED, Tampering.ACTIVITY_CHANGED}
+
+
+def test_the_audit_of_one_organization_reads_the_rows_of_no_other(
+    pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary
+) -> None:
+    """Another organization has audit rows without activities, one of them of an early version."""
+    pipeline.submit(mentors(2))
+    pipeline.drain()
+    with as_owner(settings) as connection:
+        for statement in (
+            "CREATE TEMP TABLE theirs ON COMMIT DROP AS SELECT * FROM registration.audit",
+            "UPDATE theirs SET organization_id = 'org-neighbour', audit_id = audit_id + 100, activity_id = gen_random_uuid()",
+            f"UPDATE theirs SET {NO_VALUES} WHERE audit_id = (SELECT min(audit_id) FROM theirs)",
+            "INSERT INTO registration.audit OVERRIDING SYSTEM VALUE SELECT * FROM theirs",
+            "UPDATE orchestrator.receipt_cursor SET before_log = (SELECT max(audit_id) FROM registration.audit)",
+        ):
+            connection.execute(text(statement))
+    unsigned.turn()
+    assert audit_logs(engine, [], ORGANIZATION) == (2, [])
+    assert {each.kind for each in audit_logs(engine, [], "org-neighbour")[1]} == {Tampering.ACTIVITY_REMOVED}
 
 
 def test_the_log_is_behind_since_the_oldest_row_that_it_does_not_have(
@@ -518,6 +542,10 @@ def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed
     assert (newest.origin, newest.size) == (f"{ORIGIN}/{ORGANIZATION}#2", len(leaves(engine, log=2)))
     assert newest.root == plain_root(all_hashes(engine, log=2))
     assert [leaf.get("before_log") for leaf in leaves(engine, log=2)] == [True] * 6 + [None] * 2
+    with engine.begin() as connection:
+        for log in (1, 2):
+            hashes = all_hashes(engine, log=log)
+            assert root(len(hashes), StoredHashes(connection, ORGANIZATION, log)) == plain_root(hashes)
 
 
 def forged(key: SigningKey, *, origin: str = f"{ORIGIN}/{ORGANIZATION}", size: int = 2, altered: bool = False) -> OutgoingEvent:
