@@ -15,6 +15,9 @@ from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.health import LoopHealth
 
+LEAST_PAUSE = 10
+"""The share of the interval for which the loop pauses at least, also after a sweep that took longer."""
+
 
 class SweepLoop:
     """Runs a sweeper and a purger. `run` blocks its thread until `stop`, which any thread may call."""
@@ -42,8 +45,9 @@ class SweepLoop:
         while not self._stopping.wait(pause_s):
             began_s = monotonic()
             self._sweep()
-            # A sweep in which somebody is forgotten takes up to half of the interval. The next one is no later for that.
-            pause_s = self._interval_s - min(monotonic() - began_s, self._interval_s / 2)
+            # A sweep in which somebody is forgotten takes half of the interval, one more step of that, and the time of all other steps. The next
+            # one is no later for that.
+            pause_s = max(self._interval_s - (monotonic() - began_s), self._interval_s / LEAST_PAUSE)
 
     def _sweep(self) -> None:
         failed: list[str] = []

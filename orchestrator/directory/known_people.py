@@ -58,7 +58,7 @@ def _exists(name: str, condition: str) -> str:
 _BY_INDEX = text(
     "SELECT " + " OR ".join(_exists(name, f"t.{column} = :person_id") for name, columns in _INDEXED.items() for column in columns)
 )
-_SIZE = text("SELECT sum(pg_relation_size(name)) FROM unnest(CAST(:names AS regclass[])) AS n (name)")
+_SIZE = text("SELECT sum(pg_table_size(name)) FROM unnest(CAST(:names AS regclass[])) AS n (name)")
 _ANYWHERE = text("SELECT " + " OR ".join(_exists(name, condition) for name, condition in _WHERE.items()))
 
 

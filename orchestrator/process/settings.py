@@ -154,11 +154,11 @@ class Settings(BaseSettings):
     )
     sweep_interval_ms: int = Field(
         # A lost item is quiet for 20 s. The next sweep sees it, the one after knows that the splitter has passed it, and the third knows that
-        # the registration has passed it and sends it again: 20 + 3 x 12 = 56 s at most.
+        # the registration has passed it and sends it again: 20 + 3 x 12 = 56 s at most, if a sweep takes less than 10 s.
         default=12_000,
         ge=10,
-        description="Time between the beginnings of two sweeps. The pause after a sweep is at least half of it. With it, a stuck item is sent "
-        "again within 60 s (invariant 5).",
+        description="Time between the beginnings of two sweeps. The pause after a sweep is at least a tenth of it. With it, a stuck item is "
+        "sent again within 60 s (invariant 5).",
     )
     sweep_stuck_after_ms: int = Field(default=20_000, ge=0, description="Ignore batches that changed within this time.")
     trouble_after_ms: int = Field(

@@ -643,6 +643,22 @@ def insert_anything(connection: Connection, name: str, values: Mapping[str, str]
     connection.execute(text(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({', '.join(row.values())})"))
 
 
+def test_texts_that_are_stored_apart_from_their_rows_count_towards_the_size_of_the_tables(
+    pipeline: RecordingPipeline, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    megabyte = "(SELECT jsonb_build_array(string_agg(md5(n::text), '')) FROM generate_series(1, 32768) AS n)"
+    with owner.connect() as connection:
+        names = [f"'{name}'" for name in TABLES]
+        before = connection.scalar(
+            text(f"SELECT sum(pg_table_size(name)) FROM unnest(ARRAY[{', '.join(names)}]::regclass[]) AS n (name)")
+        )
+        monkeypatch.setattr(known_people, "AT_ONCE_BYTES", before + 512 * 1024)
+        assert is_known(connection, ORGANIZATION, "left-1") is False
+        insert_anything(connection, "orchestrator.batch_part", {"organization_id": f"'{ORGANIZATION}'", "items": megabyte})
+        assert is_known(connection, ORGANIZATION, "left-1") is None
+        connection.rollback()
+
+
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every table is too large for a request to search it."""

@@ -759,6 +759,22 @@ class PartStoreContract(Contract):
         assert list(known.values()) == [KnownPart(actor.organization_id, 3, b"another", None, None)]
         assert found(storage, running).counts == Counts(pending=1)
 
+    def test_parts_of_a_batch_that_is_cancelled_before_all_have_come_lose_their_items(
+        self, storage: Storage, actor: Actor
+    ) -> None:
+        cancelled, other = new_batch([]), new_batch([])
+        hashes = PartHashes(1, b"content", b"public")
+        with storage.transaction() as (repository, parts):
+            for batch in (cancelled, other):
+                parts.begin(actor, batch, content_hash=b"header", parts=2, total=2)
+                parts.add(actor.organization_id, batch.batch_id, hashes, [(0, item("mentor-1"))], data_bytes=9)
+            repository.mark_cancelled(cancelled.batch_id, at=repository.clock(), by="boss", reason=None)
+            assert parts.collected(cancelled.batch_id, override=False) == []
+            [(number, [(position, _)], _)] = parts.collected(other.batch_id, override=False)
+            assert (number, position) == (1, 0)
+            known = parts.known([(str(cancelled.batch_id), 1)])
+        assert [each.content_hash for each in known.values()] == [b"content"]
+
     def test_parts_of_what_was_created_whole_are_known(self, storage: Storage, actor: Actor) -> None:
         batch = new_batch(mentors(1))
         with storage.transaction() as (repository, parts):

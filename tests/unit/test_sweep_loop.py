@@ -54,10 +54,11 @@ class Sweeps:
             self.loop.stop()
 
 
-@pytest.mark.parametrize(("sweep_takes_s", "pause_s"), [(0, 12), (4, 8), (6, 6), (60, 6)])
-def test_the_time_of_a_sweep_counts_towards_the_interval_up_to_half_of_it(
+@pytest.mark.parametrize(("sweep_takes_s", "pause_s"), [(0, 12), (4, 8), (6, 6), (9.5, 2.5), (60, 1.2)])
+def test_the_time_of_a_sweep_counts_towards_the_interval_and_a_tenth_of_it_is_left(
     monkeypatch: pytest.MonkeyPatch, sweep_takes_s: float, pause_s: float
 ) -> None:
+    """9.5 s is a sweep in which somebody is forgotten for 6 s and one more step, while the other steps have much to do."""
     now, pauses = [100.0], []
 
     def step(_: Engine) -> Swept:
