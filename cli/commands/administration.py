@@ -137,6 +137,12 @@ def register(app: typer.Typer) -> None:
                 f"{person.organization_id}: {person.id} was forgotten and is left out; remove the row, or repeat with --again"
             )
             output.remark(printable(remark))
+        for person in report.being_forgotten:
+            remark = (
+                f"{person.organization_id}: {person.id} is still being forgotten and is left out; "
+                "repeat with --again when that is done (bulkreg directory forget continues it)"
+            )
+            output.remark(printable(remark))
         deployment.refresh_admin_token()
         headers = ["file", "rows", "added", "changed", "withdrawn"]
         rows = [(name, each.given, each.added, each.changed, each.withdrawn) for name, each in report.changes.items()]

@@ -21,6 +21,7 @@ from orchestrator.directory.person_columns import OF_BATCHES, SEARCHED, TABLES
 from orchestrator.directory.person_pages import Key, Page, following, in_order, may_name, read_page
 from orchestrator.directory.person_rewriting import Rewriting
 from orchestrator.process.actions import Action, log_action
+from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint
 from orchestrator.storage import arrays
 from orchestrator.storage.database import transact
@@ -95,6 +96,7 @@ class _Step:
     is_unknown: bool = False
     """Whether the request ended because nobody has the id."""
     is_waiting: bool = False
+    has_failed: bool = False
 
 
 class Forgetter:
@@ -106,12 +108,14 @@ class Forgetter:
         self._limits = limits or Limits()
 
     def work(self, engine: Engine, *, most_s: float | None = None) -> Forgot:
-        """Works for so long at most, and at least one step; or until all is done. Raises ForgettingKeyError if a request is open and the key
-        is missing or another one."""
+        """Works for so long at most, and at least one step; or until all is done. A request whose step fails is put aside, so that the others
+        are worked on; in the end the first of these errors is raised. Raises ForgettingKeyError if a request is open and the key is missing
+        or another one."""
         until = None if most_s is None else monotonic() + most_s
         rows = people = 0
         aside: list[str] = []
-        while (step := transact(engine, partial(self._step, aside=aside))) is not None:
+        failures: list[Exception] = []
+        while (step := self._next(engine, aside, failures)) is not None:
             self._passed(Failpoint.FORGETTING_AFTER_PAGE)
             if step.is_done:
                 log_action(Action.PERSON_FORGOTTEN, role="sweeper", request=step.forgetting_id)
@@ -119,12 +123,26 @@ class Forgetter:
                 log_action(Action.PERSON_UNKNOWN, role="sweeper", request=step.forgetting_id)
             rows += step.rows
             people += step.is_done
-            aside += [step.forgetting_id] if step.is_waiting else []
+            aside += [step.forgetting_id] if step.is_waiting or step.has_failed else []
             if until is not None and monotonic() >= until:
                 break
+        if failures:
+            raise failures[0]
         return Forgot(rows, people, len(aside))
 
-    def _step(self, connection: Connection, *, aside: Sequence[str]) -> _Step | None:
+    def _next(self, engine: Engine, aside: Sequence[str], failures: list[Exception]) -> _Step | None:
+        """Does the next step. Adds the error to `failures` if a request makes the step fail."""
+        taken: list[str] = []
+        try:
+            return transact(engine, partial(self._step, aside=aside, taken=taken))
+        except Exception as error:
+            if not taken or isinstance(error, ForgettingKeyError):
+                raise
+            log_action(Action.FORGETTING_FAILED, role="sweeper", request=taken[0], error=without_values(error))
+            failures.append(error)
+            return _Step(taken[0], has_failed=True)
+
+    def _step(self, connection: Connection, *, aside: Sequence[str], taken: list[str]) -> _Step | None:
         if not has_open_request(connection):
             return None
         if self._key is None:
@@ -134,11 +152,14 @@ class Forgetter:
         request = connection.execute(_TAKE, {"aside": list(aside)}).one_or_none()
         if request is None:
             return None
+        taken[:] = [request.forgetting_id]
         # The search takes one of the server's processors at most: nobody waits for it.
         connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
-        forgotten = read_forgotten(connection, self._key)
         if request.pseudonym is not None:
-            return _Search(connection, request, forgotten, self._limits).step()
+            # An import may have readmitted a namesake since, and so removed the name.
+            _remember(connection, self._key, request, request.name, request.pseudonym)
+            return _Search(connection, request, read_forgotten(connection, self._key), self._limits).step()
+        forgotten = read_forgotten(connection, self._key)
         if is_sought(request.place) and forgotten.pseudonym(request.organization_id, request.mentor_id) is None:
             return _seek(connection, request, self._limits)
         return _begin(connection, self._key, request, forgotten)
@@ -172,10 +193,14 @@ def _begin(connection: Connection, key: ForgettingKey, request: Row[Any], forgot
     name = connection.execute(_REMOVE_FROM_DIRECTORY, person).scalar_one()
     known = forgotten.pseudonym(request.organization_id, request.mentor_id)
     pseudonym = known or f"forgotten-{secrets.token_hex(10)}"
-    words = key.words(request.organization_id, request.mentor_id, name)
-    remember_forgotten(connection, key, request.organization_id, words, pseudonym)
+    _remember(connection, key, request, name, pseudonym)
     connection.execute(_BEGIN, {"forgetting_id": request.forgetting_id, "name": name, "pseudonym": pseudonym})
     return _Step(request.forgetting_id)
+
+
+def _remember(connection: Connection, key: ForgettingKey, request: Row[Any], name: str | None, pseudonym: str) -> None:
+    words = key.words(request.organization_id, request.mentor_id, name)
+    remember_forgotten(connection, key, request.organization_id, words, pseudonym)
 
 
 def _move(connection: Connection, request: Row[Any], place: Mapping[str, Any] | None, rows: int = 0) -> None:

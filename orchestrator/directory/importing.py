@@ -18,6 +18,7 @@ _SQL = read_statements("orchestrator/directory/sql/importing.sql")
 
 _IMPORT_LOCK = _SQL["import_lock"].text()
 _ORGANIZATIONS = _SQL["organizations"].text().bindparams(time_zone=DEFAULT_TIME_ZONE)
+_BEING_FORGOTTEN = _SQL["being_forgotten"].text()
 _NAMED_ELSEWHERE = _SQL["named_elsewhere"].text()
 _MENTORS = _SQL["mentors"].text()
 _COORDINATORS = _SQL["coordinators"].text()
@@ -53,7 +54,8 @@ class Person:
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """What an import changed, by file; people who are not in the files (if `pruned`, they were closed); the periods that it closed, and those
-    that stay closed longer than the file says; people in the files who were forgotten, and so were left out."""
+    that stay closed longer than the file says; people in the files who were forgotten, and so were left out; and people who were left out
+    although they were to be readmitted, because they are still being forgotten."""
 
     changes: dict[str, Change]
     absent_mentors: Sequence[Person] = field(default=())
@@ -62,6 +64,7 @@ class ImportReport:
     closed_periods: Sequence[ClosedPeriod] = field(default=())
     periods_closed_longer: Sequence[ClosedPeriod] = field(default=())
     forgotten: Sequence[Person] = field(default=())
+    being_forgotten: Sequence[Person] = field(default=())
 
 
 def import_directory(
@@ -70,13 +73,13 @@ def import_directory(
     """Writes the directory in the caller's transaction. Importing the same directory again changes nothing. Raises BadFileError, and
     ForgettingKeyError if somebody was forgotten and the key is not the one of that time; the caller must then roll back.
 
-    People who were forgotten are left out, unless `again` readmits them.
+    People who were forgotten are left out, unless `again` readmits them. Nobody is readmitted while a request to forget them is open.
 
     With `prune`, people who are absent from a file that names their organization are closed: a mentor's activity ends yesterday, a coordinator
     loses the role and all scopes. Nobody is deleted, because activities and audit rows refer to them.
     """
     wait_for_imports(connection)
-    directory, forgotten = _without_forgotten(connection, directory, key, again=again)
+    directory, forgotten, being_forgotten = _without_forgotten(connection, directory, key, again=again)
     if mistakes := list(_unknown_time_zones(connection, directory.get("organizations.csv"))):
         raise BadFileError(mistakes)
     changes: dict[str, Change] = {}
@@ -99,7 +102,14 @@ def import_directory(
     _write(connection, directory, "scopes.csv", _SCOPES, changes)
     closed, longer = close_periods(connection, organizations)
     return ImportReport(
-        changes, mentors, coordinators, pruned=prune, closed_periods=closed, periods_closed_longer=longer, forgotten=forgotten
+        changes,
+        mentors,
+        coordinators,
+        pruned=prune,
+        closed_periods=closed,
+        periods_closed_longer=longer,
+        forgotten=forgotten,
+        being_forgotten=being_forgotten,
     )
 
 
@@ -113,27 +123,36 @@ _PEOPLE = {"mentors.csv": "mentor_id", "coordinators.csv": "coordinator_id", "sc
 
 def _without_forgotten(
     connection: Connection, directory: Directory, key: ForgettingKey | None, *, again: bool
-) -> tuple[Directory, Sequence[Person]]:
-    """The directory without the rows of people who were forgotten, and these people."""
+) -> tuple[Directory, Sequence[Person], Sequence[Person]]:
+    """The directory without the rows of people who stay forgotten, and these people: those who were left out because they were forgotten,
+    and those who can't be readmitted yet."""
     people = read_forgotten(connection, key)
     if not people or key is None:
-        return directory, ()
-    left_out: set[tuple[str, str]] = set()
-    kept: dict[str, Rows] = {}
-    for name, rows in directory.items():
-        column = _PEOPLE.get(name)
-        there = Rows(rows.file)
-        for row in rows:
-            organization_id, person = row.values["organization_id"], row.values.get(column or "")
-            if person is not None and people.pseudonym(organization_id, person) is not None:
-                left_out.add((organization_id, person))
-            else:
-                there.append(row)
-        kept[name] = there
+        return directory, (), ()
+    left_out = {
+        (organization_id, person)
+        for organization_id, person in _listed(directory)
+        if people.pseudonym(organization_id, person) is not None
+    }
     if again:
-        readmit(connection, key, sorted(left_out))
-        return directory, ()
-    return kept, [Person(organization_id, person) for organization_id, person in sorted(left_out)]
+        being_forgotten = {(row.organization_id, row.mentor_id) for row in connection.execute(_BEING_FORGOTTEN)}
+        readmit(connection, key, sorted(left_out - being_forgotten))
+        left_out &= being_forgotten
+    kept = {
+        name: Rows(rows.file, [row for row in rows if _person(name, row) not in left_out]) for name, rows in directory.items()
+    }
+    left = [Person(organization_id, person) for organization_id, person in sorted(left_out)]
+    return (kept, (), left) if again else (kept, left, ())
+
+
+def _listed(directory: Directory) -> set[tuple[str, str]]:
+    """The people in the files, by organization and id."""
+    return {person for name, rows in directory.items() for row in rows if (person := _person(name, row)) is not None}
+
+
+def _person(name: str, row: TableRow) -> tuple[str, str] | None:
+    person = row.values.get(_PEOPLE.get(name, ""))
+    return None if person is None else (row.values["organization_id"], person)
 
 
 def _write(connection: Connection, directory: Directory, name: str, statement: TextClause, changes: dict[str, Change]) -> None:

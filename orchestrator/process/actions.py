@@ -105,6 +105,10 @@ class Action(Enum):
     # Forgetting.
     PERSON_FORGOTTEN = logging.INFO, "A person was forgotten, as `request` asked: the tables name them no more."
     PERSON_UNKNOWN = logging.INFO, "Nobody has the id that `request` asked to forget. Nothing was changed."
+    FORGETTING_FAILED = (
+        logging.ERROR,
+        "The work on `request`, which asks to forget a person, failed. The next sweep repeats it; other requests are worked on.",
+    )
 
     # Consumer groups.
     PARTITIONS_ASSIGNED = logging.INFO, "Kafka assigned these further `partitions` to the role."

@@ -787,11 +787,9 @@ def test_nobody_is_forgotten_without_the_key_or_with_another(pipeline: Recording
         forgetter(key=ForgettingKey("x" * 32)).work(pipeline.engine)
 
 
-def imported(pipeline: Pipeline, folder: Path, **named: Any) -> ImportReport:
-    (folder / "mentors.csv").write_text(
-        "organization_id,mentor_id,name,chapter_id,active_from,active_until\n"
-        f"{ORGANIZATION},{PERSON},{NAME},chapter-1,,\n{ORGANIZATION},mentor-new,New,chapter-1,,\n"
-    )
+def imported(pipeline: Pipeline, folder: Path, *, mentors: Sequence[str] = (PERSON, "mentor-new"), **named: Any) -> ImportReport:
+    rows = [f"{ORGANIZATION},{each},{NAME if each == PERSON else 'New'},chapter-1,,\n" for each in mentors]
+    (folder / "mentors.csv").write_text("organization_id,mentor_id,name,chapter_id,active_from,active_until\n" + "".join(rows))
     directory, _ = read_directory(folder)
     return transact(pipeline.engine, lambda connection: import_directory(connection, directory, **named))
 
@@ -812,6 +810,63 @@ def test_an_import_says_who_was_forgotten_and_brings_nobody_back_unless_it_is_me
     assert named_in(owner, PERSON, NAME) == {"registration.mentor"}
     assert imported(pipeline, tmp_path, key=None).forgotten == ()
     assert forget(pipeline) != pseudonym, "it is a new person"
+
+
+def test_nobody_is_readmitted_while_being_forgotten(pipeline: RecordingPipeline, owner: Engine, tmp_path: Path) -> None:
+    pipeline.submit([item(PERSON, notes=NOTE)], label=f"for {PERSON} and {NAME}")
+    pipeline.drain()
+    asked = ask(pipeline)
+    forgetter().work(pipeline.engine, most_s=0)
+    assert find(pipeline, asked).pseudonym is not None, "the request has begun"
+    report = imported(pipeline, tmp_path, key=KEY, again=True)
+    assert [(each.organization_id, each.id) for each in report.being_forgotten] == [(ORGANIZATION, PERSON)]
+    assert (report.forgotten, report.changes["mentors.csv"].added) == ((), 1)
+    assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+    again = imported(pipeline, tmp_path, key=KEY, again=True)
+    assert (again.being_forgotten, again.changes["mentors.csv"].added) == ([], 1)
+
+
+def test_a_namesake_who_is_readmitted_takes_no_name_from_the_search(
+    pipeline: RecordingPipeline, owner: Engine, tmp_path: Path
+) -> None:
+    """The hash of a name that two people have is stored once."""
+    with owner.begin() as connection:
+        connection.execute(text("UPDATE registration.mentor SET name = :name WHERE mentor_id = :id"), {"name": NAME, "id": OTHER})
+    pipeline.submit([item(PERSON)], label=f"with {NAME}")
+    pipeline.drain()
+    forget(pipeline, OTHER)
+    asked = ask(pipeline)
+    pipeline.submit([item("nobody")], label=f"not {NAME}")
+    pipeline.drain()
+    forgetter().work(pipeline.engine, most_s=0)
+    imported(pipeline, tmp_path, mentors=[OTHER], key=KEY, again=True)
+    assert forgetter().work(pipeline.engine).people == 1
+    done = find(pipeline, asked)
+    with owner.connect() as connection:
+        labels = connection.execute(text("SELECT label FROM orchestrator.batch")).scalars().all()
+    assert f"not {done.pseudonym}" in labels
+    assert named_in(owner, PERSON, NAME) == set()
+
+
+def test_a_request_that_fails_keeps_no_others_waiting(
+    pipeline: RecordingPipeline, owner: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    for mentor_id in (PERSON, OTHER):
+        pipeline.submit([item(mentor_id)])
+    pipeline.drain()
+    failing, other = (ask(pipeline, mentor_id) for mentor_id in (PERSON, OTHER))
+    with pipeline.engine.begin() as connection:
+        wrong = (
+            """UPDATE registration.forgetting SET place = '{"table": "no.such_table"}', pseudonym = 'p' WHERE mentor_id = :id"""
+        )
+        connection.execute(text(wrong), {"id": PERSON})
+    with pytest.raises(KeyError):
+        forgetter().work(pipeline.engine)
+    assert (find(pipeline, failing).done_at, find(pipeline, other).done_at is not None) == (None, True)
+    [line] = logged(caplog, Action.FORGETTING_FAILED)
+    assert (line["request"], line["error"].startswith("KeyError")) == (str(failing.forgetting_id), True)
+    assert named_in(owner, OTHER) == set()
 
 
 def test_who_changed_webhooks_is_replaced_too(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:

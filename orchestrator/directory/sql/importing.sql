@@ -8,6 +8,10 @@
 -- cause a deadlock.
 SELECT pg_advisory_xact_lock(0x64697265, 1);
 
+-- name: being_forgotten
+-- The people whom an open request asks to forget. By the partial index forgetting_open.
+SELECT organization_id, mentor_id FROM registration.forgetting WHERE done_at IS NULL;
+
 -- name: organizations
 -- parameters: time_zone text, rows json
 -- Writes organizations. If a file has no time zones, existing organizations keep theirs. By the primary key.
