@@ -865,7 +865,7 @@ def test_a_request_that_fails_keeps_no_others_waiting(
         forgetter().work(pipeline.engine)
     assert (find(pipeline, failing).done_at, find(pipeline, other).done_at is not None) == (None, True)
     [line] = logged(caplog, Action.FORGETTING_FAILED)
-    assert (line["request"], line["error"].startswith("KeyError")) == (str(failing.forgetting_id), True)
+    assert (line["request"], "KeyError" in str(line["error"])) == (str(failing.forgetting_id), True)
     assert named_in(owner, OTHER) == set()
 
 
