@@ -24,9 +24,10 @@ def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
 
 
 def it_is(page: Page, today: date) -> None:
-    """From now on the API says that it is this day in the organization."""
+    """From now on the API says that it is this day in the organization. The session has no end, before which the page would ask again."""
     me = page.evaluate(LIST, f"{API_ROOT}/me")
     me["organization"]["today"] = f"{today}"
+    me["session_ends_at"] = None
     page.route(re.compile(f"{API_ROOT}/me$"), lambda route: route.fulfill(json=me))
 
 
