@@ -5,7 +5,7 @@ one batch change in the same transaction, under the batch's lock, because `bulkr
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -18,8 +18,9 @@ from sqlalchemy import Connection, Engine, Row, text
 from orchestrator.directory.importing import wait_for_imports
 from orchestrator.directory.known_people import has_person, is_sought, sought_after
 from orchestrator.directory.person_columns import OF_BATCHES, SEARCHED, TABLES
-from orchestrator.directory.person_pages import Key, Page, following, in_order, may_name, read_page
+from orchestrator.directory.person_pages import Key, Page, following, may_name, read_page
 from orchestrator.directory.person_rewriting import Rewriting
+from orchestrator.directory.person_rows import find_rows, portions, read_rows
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint
@@ -49,6 +50,7 @@ _MOVE = _SQL["move"].text()
 _FINISH = _SQL["finish"].text()
 _SIZES = _SQL["sizes"].text()
 _BUSY = _SQL["busy"].text()
+_TEXT_BYTES = _SQL["text_bytes"].text()
 _EMPTY_PARTS = _SQL["empty_parts"].text()
 _OWN_ITEMS = _SQL["own_items"].text()
 
@@ -70,6 +72,9 @@ class Limits:
     """How many rows that may name the person it reads."""
     items: int = 2_000
     """How many items the batches have that it locks and rewrites. A batch is never divided."""
+    text_bytes: int = 500_000
+    """How large the texts are that it looks at between two statements, and those of the batches that it locks: each takes up to 3 s, if the id
+    is a number in texts of numbers. A text and a batch are never divided."""
     sought_rows: int = 50_000
     """How many rows it looks at to find out whether anybody has the id, which costs a fraction."""
 
@@ -250,7 +255,9 @@ class _Search:
         return _Step(forgetting_id, done.rows)
 
     def _rewrite(self, page: Page) -> _Rewritten:
-        rows, last = self._rewriting.rewrite(page.table, page.condition, page.parameters, most=self._limits.hits)
+        rows, last = self._rewriting.rewrite_some(
+            page.table, page.condition, page.parameters, most=self._limits.hits, most_bytes=self._limits.text_bytes
+        )
         return _Rewritten(rows, page.end if last is None else last)
 
     def _rewrite_batches(self, page: Page) -> _Rewritten:
@@ -260,41 +267,34 @@ class _Search:
         batch_ids = sorted({batch_id for _, batch_id in hits})
         if not batch_ids:
             return _Rewritten(0, end)
-        busy, sizes = self._busy(batch_ids), self._sizes(batch_ids)
-        chosen: set[str] = set()
-        seen: set[str] = set()
-        items, last = 0, None
-        for key, batch_id in hits:
-            if batch_id not in busy and batch_id not in chosen:
-                items += max(sizes.get(batch_id, 0), BATCH_COSTS_ITEMS)
-                if chosen and items > self._limits.items:
-                    end = last
-                    break
-                chosen.add(batch_id)
-            seen.add(batch_id)
-            last = key
+        busy = self._busy(batch_ids)
+        affordable = _affordable(hits, busy, self._sizes(batch_ids), self._limits.items)
+        text_bytes = self._text_bytes(sorted({batch_id for _, batch_id in affordable} - busy))
+        affordable = _affordable(affordable, busy, text_bytes, self._limits.text_bytes)
+        if len(affordable) < len(hits):
+            end = affordable[-1][0]
+        seen = {batch_id for _, batch_id in affordable}
+        chosen = seen - busy
         rows, still = self._rewrite_chosen(sorted(chosen)) if chosen else (0, [])
         return _Rewritten(rows, end, has_busy=len(still) < len(seen), goes_on=end != page.end)
 
     def _hits(self, page: Page) -> tuple[list[tuple[Key, str]], Key | None]:
         """The rows of the page that name the person, as their keys and batches, and where the next page begins."""
-        table = TABLES[page.table]
-        keys = [f"t.{column}::text" for column, _ in page.keys]
-        found = self._connection.execute(
-            text(
-                f"SELECT t.batch_id::text, {', '.join(keys)}, {', '.join(f't.{column}' for column in table.named)} FROM {page.table} t"
-                f" WHERE {page.condition} AND t.organization_id = :organization_id AND ({may_name(table)})"
-                f" ORDER BY {in_order(page.keys)} LIMIT {self._limits.hits}"
-            ),
-            {**self._rewriting.parameters, **page.parameters},
-        ).all()
-        after = len(keys) + 1
+        table, most = TABLES[page.table], self._limits.hits
+        parameters = {**self._rewriting.parameters, **page.parameters}
+        found = find_rows(self._connection, page.table, page.keys, page.condition, parameters, most=most)
+        if not found:
+            return [], page.end
+        portion = next(portions(found, self._limits.text_bytes))
+        columns = ["t.batch_id::text", *(f"t.{column}" for column in table.named)]
+        first = len(page.keys)
         hits: list[tuple[Key, str]] = [
-            (list(row[1:after]), row[0])
-            for row in found
-            if self._rewriting.naming(table, dict(zip(table.named, row[after:], strict=True)))
+            (list(row[:first]), row[first])
+            for row in read_rows(self._connection, page.table, page.keys, portion, columns)
+            if self._rewriting.naming(table, dict(zip(table.named, row[first + 1 :], strict=True)))
         ]
-        return hits, list(found[-1][1:after]) if len(found) == self._limits.hits else page.end
+        may_be_more = len(portion) < len(found) or len(found) == most
+        return hits, portion[-1].key if may_be_more else page.end
 
     def _busy(self, batch_ids: Sequence[str]) -> set[str]:
         return set(self._connection.execute(_BUSY, {"batch_ids": arrays.plain(batch_ids)}).scalars())
@@ -302,7 +302,12 @@ class _Search:
     def _sizes(self, batch_ids: Sequence[str]) -> Mapping[str, int]:
         """How many items the batches have. A purged one is not listed: its activities are only the ones that are rewritten."""
         rows = self._connection.execute(_SIZES, {"batch_ids": arrays.plain(batch_ids)})
-        return {row.batch_id: row.total_items for row in rows}
+        return {row.batch_id: max(row.total_items, BATCH_COSTS_ITEMS) for row in rows}
+
+    def _text_bytes(self, batch_ids: Sequence[str]) -> Mapping[str, int]:
+        """How large the notes and the earlier attempts of these batches are."""
+        rows = self._connection.execute(_TEXT_BYTES, {"batch_ids": arrays.plain(batch_ids)})
+        return {row.batch_id: row.text_bytes for row in rows}
 
     def _rewrite_chosen(self, batch_ids: Sequence[str]) -> tuple[int, Sequence[str]]:
         """Locks the batches, and rewrites those that are not busy. Returns how many rows changed, and these batches."""
@@ -327,7 +332,7 @@ class _Search:
         rows = erase_notes_of(self._connection, notes, at=now, by=FORGETTING, channel=FORGETTING)
         rows += self._connection.execute(_EMPTY_PARTS, {"batch_ids": within["batch_ids"]}).rowcount
         for each in OF_BATCHES:
-            rows += self._rewriting.rewrite(each, TABLES[each].of_batch or "", within)[0]
+            rows += self._rewriting.rewrite_all(each, TABLES[each].of_batch or "", within, most_bytes=self._limits.text_bytes)
         if rows:
             touch_batches(self._connection, batch_ids, at=now)
         return rows
@@ -343,3 +348,18 @@ class _Search:
             ),
             {**self._rewriting.parameters, **within},
         )
+
+
+def _affordable(
+    hits: Sequence[tuple[Key, str]], busy: Set[str], costs: Mapping[str, int], most: int
+) -> Sequence[tuple[Key, str]]:
+    """The first of the hits whose batches cost so much together at most, or one batch. Those that are busy cost nothing."""
+    chosen: set[str] = set()
+    cost = 0
+    for place, (_, batch_id) in enumerate(hits):
+        if batch_id not in busy and batch_id not in chosen:
+            cost += costs.get(batch_id, BATCH_COSTS_ITEMS)
+            if chosen and cost > most:
+                return hits[:place]
+            chosen.add(batch_id)
+    return hits

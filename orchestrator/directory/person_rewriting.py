@@ -9,7 +9,8 @@ import orjson
 from sqlalchemy import Connection, Row, text
 
 from orchestrator.directory.person_columns import TABLES, Holds, Table
-from orchestrator.directory.person_pages import Key, Keys, in_order, key_columns, may_name
+from orchestrator.directory.person_pages import Key, Keys, key_columns
+from orchestrator.directory.person_rows import Found, find_rows, portions, read_rows
 from orchestrator.storage.people import ForgottenPeople, PlainWords, spellings
 from orchestrator.storage.statements import read_statements
 
@@ -54,34 +55,41 @@ class Rewriting:
         """Whether the columns of a row name the person."""
         return any(self._changed(self._person, table.named[column], value) != value for column, value in columns.items())
 
-    def rewrite(
-        self, name: str, condition: str, parameters: Mapping[str, Any], *, most: int | None = None
+    def rewrite_some(
+        self, name: str, condition: str, parameters: Mapping[str, Any], *, most: int, most_bytes: int
     ) -> tuple[int, Key | None]:
-        """Rewrites the rows within the condition that name the person. Looks at so many rows at most, in the order of the key.
+        """Rewrites the rows within the condition that name the person, in the order of the key. Looks at so many rows and bytes of text at
+        most, and at one row at least.
 
         Returns how many changed, and the key of the last row that was looked at if there may be more.
         """
-        table, keys = TABLES[name], key_columns(self._connection, name)
-        chosen = [*(f"t.{column}::text" for column, _ in keys), *(f"t.{column}" for column in table.named)]
-        limit = "" if most is None else f" ORDER BY {in_order(keys)} LIMIT {most}"
-        lock = "" if table.function else " FOR UPDATE OF t"
-        found = self._connection.execute(
-            text(
-                f"SELECT {', '.join(chosen)} FROM {name} t"
-                f" WHERE {condition} AND t.organization_id = :organization_id AND ({may_name(table)}){limit}{lock}"
-            ),
-            {**self.parameters, **parameters},
-        ).all()
+        keys = key_columns(self._connection, name)
+        found = find_rows(self._connection, name, keys, condition, {**self.parameters, **parameters}, most=most)
+        if not found:
+            return 0, None
+        portion = next(portions(found, most_bytes))
+        may_be_more = len(portion) < len(found) or len(found) == most
+        return self._rewrite(name, keys, portion), portion[-1].key if may_be_more else None
+
+    def rewrite_all(self, name: str, condition: str, parameters: Mapping[str, Any], *, most_bytes: int) -> int:
+        """Rewrites all rows within the condition that name the person, a statement for so many bytes of text. Returns how many changed."""
+        keys = key_columns(self._connection, name)
+        found = find_rows(self._connection, name, keys, condition, {**self.parameters, **parameters})
+        return sum(self._rewrite(name, keys, portion) for portion in portions(found, most_bytes))
+
+    def _rewrite(self, name: str, keys: Keys, found: Sequence[Found]) -> int:
+        """Rewrites those of the rows that name the person. Returns how many."""
+        table = TABLES[name]
+        columns_read = [f"t.{column}" for column in table.named]
         changes: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-        for row in found:
+        for row in read_rows(self._connection, name, keys, found, columns_read, locking=table.function is None):
             before = dict(zip(table.named, row[len(keys) :], strict=True))
             if self.naming(table, before):
                 columns, values = self._change(table, before)
                 changes[columns].append({**_key_values(keys, row[: len(keys)]), **values})
         for columns, rows in changes.items():
             self._write(name, keys, columns, rows)
-        last = list(found[-1][: len(keys)]) if len(found) == most else None
-        return sum(map(len, changes.values())), last
+        return sum(map(len, changes.values()))
 
     def _change(self, table: Table, before: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, Any]]:
         """The columns of a row that change, and the values that are written."""

@@ -25,7 +25,7 @@ from orchestrator.batches.operations import (
     retry_failed_items,
     submit_bulk_registration,
 )
-from orchestrator.directory import known_people
+from orchestrator.directory import forgetting, known_people, person_rewriting, person_rows
 from orchestrator.directory.files import read_directory
 from orchestrator.directory.forgetting import BATCH_COSTS_ITEMS, Forgetter, Forgot, Limits
 from orchestrator.directory.forgetting_requests import ForgettingRequests, ForgettingView
@@ -449,6 +449,47 @@ def test_a_transaction_locks_few_batches_and_those_that_run_keep_no_others_from_
     pipeline.drain()
     assert forgetter().work(pipeline.engine).people == 1
     assert find(pipeline, asked).done_at is not None
+    assert named_in(owner, PERSON) == set()
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_no_more_text_is_looked_at_between_two_statements_than_takes_a_second(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends a session that is idle in a transaction for longer than 15 s, and the same step would be tried again for good."""
+    notes = [f"{letter * 1_500} {PERSON}" for letter in "abcd"]
+    ended = [
+        pipeline.submit([item("nobody", day=DAY - timedelta(days=day), notes=note) for note in notes]) for day in range(1, 4)
+    ]
+    large = "another's, of which much is to be read " * 60
+    ended += [pipeline.submit([item(PERSON, day=DAY - timedelta(days=day)), item("nobody", notes=large)]) for day in range(5, 7)]
+    pipeline.drain()
+    for group in range(3):
+        run(
+            owner,
+            "INSERT INTO orchestrator.template (template_id, organization_id, coordinator_id, name, mentor_ids, activity_type,"
+            " duration_minutes, version, changed_at) VALUES"
+            f" (gen_random_uuid(), '{ORGANIZATION}', 'coord-1', repeat('{group}', 1500) || ' {PERSON}', '{{}}', 'visit', 60, 1, now())",
+        )
+    locked, read = [], []
+    lock, read_rows = PostgresActivityRepository.lock_batches, person_rows.read_rows
+
+    def locking(repository: PostgresActivityRepository, batch_ids: Sequence[UUID]) -> None:
+        locked.append(len(batch_ids))
+        lock(repository, batch_ids)
+
+    def reading(*arguments: Any, **named: Any) -> Sequence[Any]:
+        rows = read_rows(*arguments, **named)
+        read.append(sum(len(value) for row in rows for value in row if isinstance(value, str) and PERSON in value))
+        return rows
+
+    monkeypatch.setattr(PostgresActivityRepository, "lock_batches", locking)
+    for module in (forgetting, person_rewriting):
+        monkeypatch.setattr(module, "read_rows", reading)
+    ask(pipeline)
+    assert forgetter(limits=Limits(text_bytes=4_000)).work(pipeline.engine).people == 1
+    assert 3_000 < max(read) <= 4_000
+    assert (max(locked), sum(locked)) == (1, len(ended))
     assert named_in(owner, PERSON) == set()
     assert verify(pipeline.engine, settings).breaches == []
 

@@ -55,6 +55,15 @@ SELECT batch_id::text FROM orchestrator.outbox WHERE batch_id = ANY (CAST(:batch
 -- How many items these batches have. By the primary key.
 SELECT batch_id::text, total_items FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]));
 
+-- name: text_bytes
+-- parameters: batch_ids uuid[]
+-- How large the notes and the earlier attempts of these batches are. By the primary keys.
+SELECT batch_id::text, CAST(coalesce(sum(bytes), 0) AS bigint) AS text_bytes FROM (
+    SELECT batch_id, octet_length(notes) AS bytes FROM orchestrator.batch_item WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
+    UNION ALL
+    SELECT batch_id, octet_length(concat(submitted, correction)) FROM orchestrator.item_history WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]))
+) AS t GROUP BY batch_id;
+
 -- name: empty_parts
 -- parameters: batch_ids uuid[]
 -- Removes the items from parts that still have some: of these batches, only a version before emptied no parts when a batch was cancelled. Items are
