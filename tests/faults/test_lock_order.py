@@ -239,7 +239,7 @@ def test_row_45_the_order_is_defined_in_one_place() -> None:
         # table that belongs to no batch, whose other writers lock one row each.
         "orchestrator/directory/sql/forgetting.sql": {"FOR UPDATE"},
         "orchestrator/directory/forgetting.py": {"FOR UPDATE"},
-        "orchestrator/directory/person_rewriting.py": {"FOR UPDATE"},
+        "orchestrator/directory/person_rows.py": {"FOR UPDATE"},
         # The activities of a locked batch, in the order of their key.
         "orchestrator/storage/sql/notes.sql": {"FOR NO KEY UPDATE"},
         # A webhook, then its deliveries, and nothing else but an Idempotency-Key.
