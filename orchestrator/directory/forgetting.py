@@ -15,7 +15,6 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
-from orchestrator.directory.importing import wait_for_imports
 from orchestrator.directory.known_people import has_person, is_sought, sought_after
 from orchestrator.directory.person_columns import OF_BATCHES, SEARCHED, TABLES
 from orchestrator.directory.person_pages import Key, Page, following, may_name, read_page
@@ -33,6 +32,7 @@ from orchestrator.storage.people import (
     ForgottenPeople,
     read_forgotten,
     remember_forgotten,
+    wait_for_imports,
 )
 from orchestrator.storage.receipt_appending import forget_person
 from orchestrator.storage.repository import PostgresActivityRepository

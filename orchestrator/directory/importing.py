@@ -11,12 +11,11 @@ from orchestrator.directory.periods import ClosedPeriod, close_periods, not_over
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.tables import TableRow
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
-from orchestrator.storage.people import ForgettingKey, read_forgotten, readmit
+from orchestrator.storage.people import ForgettingKey, read_forgotten, readmit, wait_for_imports
 from orchestrator.storage.statements import read_statements
 
 _SQL = read_statements("orchestrator/directory/sql/importing.sql")
 
-_IMPORT_LOCK = _SQL["import_lock"].text()
 _ORGANIZATIONS = _SQL["organizations"].text().bindparams(time_zone=DEFAULT_TIME_ZONE)
 _BEING_FORGOTTEN = _SQL["being_forgotten"].text()
 _NAMED_ELSEWHERE = _SQL["named_elsewhere"].text()
@@ -111,11 +110,6 @@ def import_directory(
         forgotten=forgotten,
         being_forgotten=being_forgotten,
     )
-
-
-def wait_for_imports(connection: Connection) -> None:
-    """Waits for a running import, and keeps out others until the transaction ends."""
-    connection.execute(_IMPORT_LOCK)
 
 
 _PEOPLE = {"mentors.csv": "mentor_id", "coordinators.csv": "coordinator_id", "scopes.csv": "coordinator_id"}

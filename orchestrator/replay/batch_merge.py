@@ -10,12 +10,14 @@ from sqlalchemy import Connection, Row
 from orchestrator.batches.states import BatchStatus, Counts
 from orchestrator.storage import watching
 from orchestrator.storage.locks import take_batches
+from orchestrator.storage.people import wait_for_imports
 from orchestrator.storage.statements import read_statements
 
 _SQL = read_statements("orchestrator/replay/sql/batch_merge.sql")
 
 _LOCK_ROW = _SQL["lock_row"].text()
 _REBUILT = _SQL["rebuilt"].text()
+_PEOPLE_HAVE_CHANGED = _SQL["people_have_changed"].text()
 _EVIDENCE = _SQL["evidence"].text()
 _EDITS = _SQL["edits"].text()
 _COMPLETED_AT = _SQL["completed_at"].text()
@@ -62,6 +64,12 @@ class BatchMerge:
         """The batch as rebuilt from the topics; None if they don't cover it."""
         row: Row[Any] | None = self._execute(_REBUILT).one_or_none()
         return row
+
+    def people_have_changed(self, organization_id: str) -> bool:
+        """Whether the rebuilt batch may name people otherwise than the live one: somebody is being forgotten, or was forgotten or readmitted
+        since the replay began. Nobody is until the commit."""
+        wait_for_imports(self._connection)
+        return bool(self._connection.execute(_PEOPLE_HAVE_CHANGED, {"organization_id": organization_id}).scalar_one())
 
     def lock(self) -> Row[Any] | None:
         """Locks the batch until the commit. Returns its row, or None if there is none."""

@@ -4,6 +4,9 @@ The topics propose and the database decides, because anybody who may write to th
 label or deletion (docs/events.md). A batch is merged only if the database has its parts or an outcome of it. An attempt counts only if an
 outcome or the history has it; a label, a cancel or a deletion only if the table `batch_edit` has it; a revocation only if the activity has it.
 Items never lose an outcome, attempts never decrease, and cancels and deletions remain.
+
+A batch is left as it is while somebody of its organization is being forgotten, or if somebody was since the replay read who is: the rebuilt
+batch would bring an id back, or the pseudonym would hide the person's notes from the search.
 """
 
 from datetime import datetime
@@ -31,7 +34,7 @@ class Promoted(StrEnum):
 
 
 class _MovedError(Exception):
-    """The database has more than was read from the topics. The transaction is rolled back."""
+    """The database has more than was read from the topics, or other people are forgotten. The transaction is rolled back."""
 
 
 def promote(connection: Connection, batch_id: UUID) -> Promoted:
@@ -63,6 +66,8 @@ def _merge(merge: BatchMerge) -> Promoted:
     rebuilt = merge.rebuilt()
     if rebuilt is None:
         return Promoted.NOT_BORNE_OUT
+    if merge.people_have_changed(rebuilt.organization_id):
+        raise _MovedError
     live = merge.lock()
     evidence = merge.evidence(rebuilt, None if live is None else live.version)
     if evidence.is_purged:

@@ -54,9 +54,10 @@ class Replay:
 
     def __init__(self, connection: Connection, *, batch_id: UUID | None = None, key: ForgettingKey | None = None) -> None:
         """`key` is that of the forgotten people, who stay forgotten. Raises ForgettingKeyError."""
+        self.tables = ShadowTables(connection)
+        # After the tables have noted who was forgotten, so that a promotion notices what changes in between.
         with connection.begin():
             self._people = read_forgotten(connection, key)
-        self.tables = ShadowTables(connection)
         self.unreadable = 0
         """How many records were not valid for their topic. They are on the dead-letter topic too, or were not written by us."""
         self._only = batch_id

@@ -20,6 +20,7 @@ _SQL = read_statements("orchestrator/storage/sql/people.sql")
 
 _WORDS = _SQL["words"].text()
 _REMEMBER = _SQL["remember"].text()
+_IMPORT_LOCK = _SQL["import_lock"].text()
 _READMIT = _SQL["readmit"].text()
 
 
@@ -239,3 +240,9 @@ def readmit(connection: Connection, key: ForgettingKey, people: Iterable[tuple[s
     listed = list(people)
     hashes = [key.id_hash(organization_id, person) for organization_id, person in listed]
     connection.execute(_READMIT, {"organizations": [organization_id for organization_id, _ in listed], "hashes": hashes})
+
+
+def wait_for_imports(connection: Connection) -> None:
+    """Waits for a running import, a page of a forgetting or a promotion, and keeps out others until the transaction ends. It has to be the
+    transaction's first lock."""
+    connection.execute(_IMPORT_LOCK)

@@ -36,7 +36,8 @@ from orchestrator.directory.person_pages import read_page
 from orchestrator.process.actions import Action
 from orchestrator.process.failpoints import Failpoint, InjectedError, failpoints
 from orchestrator.process.settings import Settings
-from orchestrator.replay.promote import Promoted
+from orchestrator.replay.batch_merge import BatchMerge
+from orchestrator.replay.promote import Promoted, promote
 from orchestrator.replay.rebuild import Replay
 from orchestrator.storage import quantities
 from orchestrator.storage.database import transact
@@ -47,7 +48,7 @@ from orchestrator.verification.receipts import Tampering, audit_logs
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
-from tests.integration.test_replay import RecordingPipeline, compared, promoted, run
+from tests.integration.test_replay import RecordingPipeline, compared, promoted, replayed, run
 from tests.support.closing import close
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, standard_directory
@@ -244,14 +245,57 @@ def test_a_replay_brings_nobody_back_and_reports_no_difference(
 ) -> None:
     everywhere(pipeline)
     forget(pipeline)
-    with pytest.raises(ForgettingKeyError), pipeline.engine.connect() as connection:
-        Replay(connection)
+    with pipeline.engine.connect() as connection:
+        with pytest.raises(ForgettingKeyError):
+            Replay(connection)
+        connection.invalidate()
     assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []
     run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.item_history")
     verdicts, after = promoted(pipeline.engine, pipeline.written, key=KEY)
     assert (set(verdicts.values()), after.differences) == ({Promoted.MERGED}, [])
     assert named_in(owner, PERSON, NAME, NOTE) == set()
     assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_nothing_is_promoted_while_somebody_is_being_forgotten(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings
+) -> None:
+    """The replay knows the person by the pseudonym. If it wrote that, the search would not find the person's notes."""
+    batch_id = pipeline.submit([item(PERSON, kind="unknown", notes=NOTE)])
+    pipeline.drain()
+    ask(pipeline)
+    forgetter().work(pipeline.engine, most_s=0)
+    verdicts, after = promoted(pipeline.engine, pipeline.written, key=KEY)
+    assert (verdicts, len(after.differences)) == ({batch_id: Promoted.MOVED}, 1)
+    assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+    assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []
+
+
+def test_a_promotion_brings_nobody_back_who_was_forgotten_since_the_replay_began(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = pipeline.submit([item(PERSON, kind="unknown", notes=NOTE)])
+    pipeline.drain()
+    run(owner, "UPDATE orchestrator.batch_item SET activity_type = 'phone'")
+    with replayed(pipeline.engine, pipeline.written) as (replay, connection):
+        assert replay.compare(examples=9).different_batches == [batch_id]
+        forget(pipeline)
+        assert promote(connection, batch_id) is Promoted.MOVED
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
+
+    lock, others_may_forget = BatchMerge.lock, []
+
+    def noted(merge: BatchMerge) -> Any:
+        with owner.begin() as other:
+            others_may_forget.append(other.scalar(text("SELECT pg_try_advisory_xact_lock(0x64697265, 1)")))
+        return lock(merge)
+
+    monkeypatch.setattr(BatchMerge, "lock", noted)
+    verdicts, after = promoted(pipeline.engine, pipeline.written, key=KEY)
+    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert others_may_forget == [False]
+    assert named_in(owner, PERSON, NAME, NOTE) == set()
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 9, 20, 40])

@@ -2,12 +2,6 @@
 -- the counts show what changed. The tables of a directory are small beside those of batches, so a statement that can't use a primary key
 -- reads the whole table.
 
--- name: import_lock
--- Lets one import run at a time; two would each prune the people that only the other has. An advisory lock until the end of the
--- transaction. Nothing else writes these tables, except for closed periods, and the registration reads them without locks, so this lock can't
--- cause a deadlock.
-SELECT pg_advisory_xact_lock(0x64697265, 1);
-
 -- name: being_forgotten
 -- The people whom an open request asks to forget. By the partial index forgetting_open.
 SELECT organization_id, mentor_id FROM registration.forgetting WHERE done_at IS NULL;

@@ -13,6 +13,16 @@ FROM orchestrator.batch WHERE batch_id = :batch_id FOR NO KEY UPDATE;
 -- The batch as rebuilt from the topics; no row if they don't cover it. By the unique index of `replay_batch`.
 SELECT * FROM replay_batch WHERE batch_id = :batch_id;
 
+-- name: people_have_changed
+-- parameters: organization_id text
+-- Whether somebody of the organization is being forgotten, or was forgotten or readmitted since the replay read who was. By the partial index
+-- forgetting_open; of each forgotten person there are a few words.
+SELECT EXISTS (SELECT FROM registration.forgetting WHERE organization_id = :organization_id AND pseudonym IS NOT NULL AND done_at IS NULL)
+       OR EXISTS (SELECT FROM (SELECT hash, is_id, pseudonym FROM registration.forgotten_word WHERE organization_id = :organization_id) l
+                  FULL JOIN (SELECT hash, is_id, pseudonym FROM replay_forgotten WHERE organization_id = :organization_id) r
+                            USING (hash, is_id)
+                  WHERE l.pseudonym IS DISTINCT FROM r.pseudonym);
+
 -- name: evidence
 -- parameters: batch_id uuid, header_hash bytea, organization_id text, version bigint
 -- What the rest of the database has about the rebuilt batch. It runs after the lock, so that its snapshot includes everything that was

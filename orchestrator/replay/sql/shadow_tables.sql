@@ -44,12 +44,13 @@ CREATE TEMPORARY TABLE replay_difference (
 -- name: remember_live
 -- Script. Records the versions of the live batches before the topics are read. One statement has one snapshot. The ends of the topics are
 -- determined afterwards. So if a batch has no events in the outbox now, and still has the same version when it is compared, all its
--- events are on the topics before their ends.
+-- events are on the topics before their ends. Also who was forgotten, before the replay reads it.
 CREATE TEMPORARY TABLE replay_before AS
 SELECT b.batch_id, b.version, o.batch_id IS NOT NULL AS is_waiting
 FROM orchestrator.batch b LEFT JOIN (SELECT DISTINCT batch_id FROM orchestrator.outbox) o ON o.batch_id = b.batch_id;
 CREATE UNIQUE INDEX ON replay_before (batch_id);
 CREATE TEMPORARY TABLE replay_handled AS SELECT topic, partition, next_offset FROM orchestrator.consumer_progress;
+CREATE TEMPORARY TABLE replay_forgotten AS SELECT organization_id, hash, is_id, pseudonym FROM registration.forgotten_word;
 
 -- name: note_handled
 -- parameters: topics text[], partitions integer[], offsets bigint[]

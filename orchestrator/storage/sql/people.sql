@@ -19,3 +19,8 @@ DELETE FROM registration.forgotten_word w
 USING unnest(CAST(:organizations AS text[]), CAST(:hashes AS bytea[])) AS n (organization_id, hash)
 JOIN registration.forgotten_word i USING (organization_id, hash)
 WHERE i.is_id AND (w.organization_id, w.pseudonym) = (i.organization_id, i.pseudonym);
+
+-- name: import_lock
+-- Lets one transaction at a time change the directory or who is forgotten. Two imports would each prune the people that only the other has. An advisory
+-- lock until the end of the transaction. It is always the transaction's first lock, so it can't cause a deadlock.
+SELECT pg_advisory_xact_lock(0x64697265, 1);
