@@ -167,8 +167,8 @@ def register(app: typer.Typer) -> None:
     ) -> ExitCode:
         """Forget a mentor: erase name and notes, and replace the id by a pseudonym everywhere. The records remain, with the same sums.
 
-        It can't be undone. It may be interrupted and repeated; the sweeper continues it, too. Exit code 1: it waits for a running batch or an
-        unpublished event, and the sweeper finishes it.
+        It can't be undone. It may be interrupted and repeated; the sweeper continues it, too. Exit code 1: it waits for a running batch, an
+        unpublished event or a coordinator's end, and the sweeper finishes it.
         """
         from cli.servers.database import database
         from orchestrator.batches.errors import ConflictError
@@ -206,7 +206,10 @@ def register(app: typer.Typer) -> None:
         sentence = (
             f"Forgotten: {done.changed_rows} rows changed. The pseudonym is {done.pseudonym}."
             if done.done_at is not None
-            else "A running batch, or an event that is not published yet, names the mentor. The sweeper finishes it when that has ended."
+            else (
+                "The sweeper finishes it. A running batch, or an event that is not published yet, names the mentor and has to end first; "
+                "or the id is a coordinator's who was added since, and has to be closed (bulkreg directory import --prune)."
+            )
         )
         output.answer(asdict(done), sentence, done=sentence)
         return ExitCode.DONE if done.done_at is not None else ExitCode.SOME_FAILED

@@ -15,7 +15,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Connection, Engine, Row, text
 
-from orchestrator.directory.known_people import has_person, is_sought, sought_after
+from orchestrator.directory.forgetting_requests import is_coordinator
+from orchestrator.directory.known_people import has_person, is_indexed, is_sought, sought_after
 from orchestrator.directory.person_columns import OF_BATCHES, SEARCHED, TABLES
 from orchestrator.directory.person_pages import Key, Page, following, may_name, read_page
 from orchestrator.directory.person_rewriting import Rewriting
@@ -81,7 +82,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Forgot:
-    """What was done: rows that changed, people that are done with, and people that wait for a running batch or an unpublished event."""
+    """What was done: rows that changed, people that are done with, and people that wait for a running batch or an unpublished event, or are
+    coordinators."""
 
     rows: int = 0
     people: int = 0
@@ -186,7 +188,8 @@ def _seek(connection: Connection, request: Row[Any], limits: Limits) -> _Step:
     place: Mapping[str, Any] | None = None
     if not has_person(connection, page, request.organization_id, request.mentor_id):
         place = sought_after(page)
-        if place is None:
+        # An import may have added the person when the directory had been searched.
+        if place is None and not is_indexed(connection, request.organization_id, request.mentor_id):
             connection.execute(_FINISH, {"forgetting_id": request.forgetting_id, "changed_rows": 0})
             return _Step(request.forgetting_id, is_unknown=True)
     _move(connection, request, place)
@@ -195,6 +198,9 @@ def _seek(connection: Connection, request: Row[Any], limits: Limits) -> _Step:
 
 def _begin(connection: Connection, key: ForgettingKey, request: Row[Any], forgotten: ForgottenPeople) -> _Step:
     person = {"organization_id": request.organization_id, "mentor_id": request.mentor_id}
+    # An import may have added the coordinator after the request.
+    if is_coordinator(connection, person):
+        return _Step(request.forgetting_id, is_waiting=True)
     name = connection.execute(_REMOVE_FROM_DIRECTORY, person).scalar_one()
     known = forgotten.pseudonym(request.organization_id, request.mentor_id)
     pseudonym = known or f"forgotten-{secrets.token_hex(10)}"

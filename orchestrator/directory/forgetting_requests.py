@@ -22,6 +22,7 @@ _ASK = _SQL["ask"].text()
 _OPEN = _SQL["open"].text()
 _FIND = _SQL["find"].text()
 _RUNS = _SQL["runs"].text()
+_STOP_SEEKING = _SQL["stop_seeking"].text()
 _COORDINATES = _SQL["coordinates"].text()
 
 # The word is not quoted: it may be a name.
@@ -60,7 +61,8 @@ class ForgettingRequests:
         the sweeper finds out whether somebody has it.
 
         With the key, somebody who was forgotten before is known too, so that texts that were written since are searched again. With
-        `also_unknown` nobody need have the id: a database that was restored may lack the person, whom the next import would bring back.
+        `also_unknown` nobody need have the id, also for a request that is open already: a database that was restored may lack the person, whom
+        the next import would bring back.
         Raises ForbiddenError (also for the caller's own id: nobody removes themselves from the audit), ConflictError (nobody has the id, a
         running batch has an item for the mentor, or the id is a coordinator's).
         """
@@ -69,10 +71,12 @@ class ForgettingRequests:
             detail = "This id is your own, and says in the audit what you did. Another administrator has to ask for it."
             raise ForbiddenError("role_may_not", detail)
         person = {"organization_id": actor.organization_id, "mentor_id": mentor_id}
+        if also_unknown:
+            self._connection.execute(_STOP_SEEKING, person)
         # Somebody who is being forgotten is soon in no table any more.
         if (being_forgotten := self._connection.execute(_OPEN, person).one_or_none()) is not None:
             return _view(being_forgotten)
-        if self._connection.execute(_COORDINATES, {**person, "closed": CLOSED_ROLE}).scalar_one():
+        if is_coordinator(self._connection, person):
             detail = "This id is also a coordinator's. Close the coordinator first (bulkreg directory import --prune)."
             raise ConflictError("mentor_coordinates", detail)
         if self._connection.execute(_RUNS, person).scalar_one():
@@ -106,6 +110,11 @@ class ForgettingRequests:
         if row is None:
             raise NotFoundError("forgetting")
         return _view(row)
+
+
+def is_coordinator(connection: Connection, person: Mapping[str, str]) -> bool:
+    """Whether the person, given by `organization_id` and `mentor_id`, is also a coordinator who is not closed."""
+    return bool(connection.execute(_COORDINATES, {**person, "closed": CLOSED_ROLE}).scalar_one())
 
 
 def _check(actor: Actor, roles: Set[Role]) -> None:

@@ -65,12 +65,17 @@ _ANYWHERE = text("SELECT " + " OR ".join(_exists(name, condition) for name, cond
 def is_known(connection: Connection, organization_id: str, person_id: str) -> bool | None:
     """Whether a row of the organization names this person by the id; None if the tables are too large to search them now. Texts do not
     count."""
-    person = {"organization_id": organization_id, "person_id": person_id}
-    if connection.execute(_BY_INDEX, person).scalar_one():
+    if is_indexed(connection, organization_id, person_id):
         return True
+    person = {"organization_id": organization_id, "person_id": person_id}
     if connection.execute(_SIZE, {"names": _SOUGHT}).scalar_one() > AT_ONCE_BYTES:
         return None
     return bool(connection.execute(_ANYWHERE, person).scalar_one())
+
+
+def is_indexed(connection: Connection, organization_id: str, person_id: str) -> bool:
+    """Whether an index finds this person: in the directory, for example."""
+    return bool(connection.execute(_BY_INDEX, {"organization_id": organization_id, "person_id": person_id}).scalar_one())
 
 
 def is_sought(place: Mapping[str, Any] | None) -> bool:

@@ -641,6 +641,27 @@ def test_it_is_refused_while_a_batch_runs_or_the_id_is_a_coordinators(pipeline: 
         assert refused.value.code == code
 
 
+def test_it_waits_while_an_id_is_a_coordinators_who_was_added_after_the_request(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    asked = ask(pipeline)
+    person = {"org": ORGANIZATION, "person": PERSON}
+    for added in (
+        "coordinator VALUES (:org, :person, 'K.', 'coordinator')",
+        "coordinator_scope VALUES (:org, :person, 'chapter-1')",
+    ):
+        with owner.begin() as connection:
+            connection.execute(text(f"INSERT INTO registration.{added}"), person)
+    assert forgetter().work(pipeline.engine) == Forgot(waiting=1)
+    assert find(pipeline, asked).pseudonym is None
+    assert named_in(owner, PERSON) == {
+        f"registration.{each}" for each in ("mentor", "coordinator", "coordinator_scope", "forgetting")
+    }
+    run(owner, f"UPDATE registration.coordinator SET role = 'closed' WHERE coordinator_id = '{PERSON}'")
+    assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON) == set()
+
+
 def test_a_word_that_is_nobodys_id_is_refused_and_erases_nothing(pipeline: RecordingPipeline) -> None:
     batch_id = pipeline.submit([item(PERSON)], label="a visit at Kari's")
     pipeline.drain()
@@ -795,6 +816,34 @@ def test_in_large_tables_somebody_who_was_forgotten_is_recognized(pipeline: Reco
     pipeline.drain()
     assert forget(pipeline) == pseudonym
     assert named_in(owner, PERSON) == set()
+
+
+@pytest.mark.usefixtures("large")
+def test_in_large_tables_somebody_whom_an_import_adds_meanwhile_is_not_called_unknown(
+    pipeline: RecordingPipeline, owner: Engine, tmp_path: Path
+) -> None:
+    asked = ask(pipeline, "mentor-new")
+    passed: list[str] = []
+    while "registration.mentor" not in passed[:-1] or passed[-1] == "registration.mentor":
+        forgetter().work(pipeline.engine, most_s=0)
+        with owner.connect() as connection:
+            passed.append(connection.scalar(text("SELECT place ->> 'table' FROM registration.forgetting")))
+    imported(pipeline, tmp_path, key=KEY)
+    assert forgetter().work(pipeline.engine).people == 1
+    assert find(pipeline, asked).pseudonym is not None
+    assert named_in(owner, "mentor-new") == set()
+
+
+@pytest.mark.usefixtures("large")
+def test_in_large_tables_a_request_that_seeks_an_id_can_be_told_that_nobody_need_have_it(pipeline: RecordingPipeline) -> None:
+    asked = ask(pipeline, "left-1")
+    forgetter().work(pipeline.engine, most_s=0)
+    again = transact(
+        pipeline.engine, lambda connection: ForgettingRequests(connection).ask(OPERATOR, "left-1", also_unknown=True)
+    )
+    assert again == asked
+    assert forgetter().work(pipeline.engine).people == 1
+    assert find(pipeline, asked).pseudonym is not None
 
 
 def test_an_id_that_stands_in_any_column_is_also_found_page_by_page(pipeline: RecordingPipeline, owner: Engine) -> None:

@@ -14,6 +14,12 @@ ON CONFLICT (organization_id, mentor_id) WHERE done_at IS NULL DO NOTHING;
 SELECT forgetting_id::text, pseudonym, requested_by, requested_at, changed_rows, done_at FROM registration.forgetting
 WHERE organization_id = :organization_id AND mentor_id = :mentor_id AND done_at IS NULL;
 
+-- name: stop_seeking
+-- parameters: organization_id text, mentor_id text
+-- Ends the search for somebody with the id of an open request, which then begins although nobody may have it. By the unique index forgetting_open.
+UPDATE registration.forgetting SET place = NULL
+WHERE organization_id = :organization_id AND mentor_id = :mentor_id AND done_at IS NULL AND pseudonym IS NULL;
+
 -- name: find
 -- parameters: organization_id text, forgetting_id uuid
 -- A request. By the primary key.
