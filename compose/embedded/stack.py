@@ -116,9 +116,15 @@ class Stack:
         gate = self._home.records / "gate"
         # The roles load their code while the servers start.
         with closed(gate):
-            self._start_roles(port, gate)
-            endpoints = self._infrastructure.start(lambda: self._prepare_database(began_s))
-            self._product.prepare_kafka(endpoints)
+            try:
+                self._start_roles(port, gate)
+                endpoints = self._infrastructure.start(lambda: self._prepare_database(began_s))
+                self._product.prepare_kafka(endpoints)
+            except BaseException:
+                # They wait at the gate, or have not reached it, and have done nothing yet. None may pass it now.
+                for child in self._roles.values():
+                    child.kill()
+                raise
         self._report(f"Kafka and the topics are ready after {time.monotonic() - began_s:.1f} s")
         self._roles["api",].wait_ready(
             lambda pid: listens(pid, port) and answers(port, "/readyz"),

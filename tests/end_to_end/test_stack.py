@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from compose.embedded.home import Home
+from compose.embedded.product import ROLE_GROUPS, Endpoints, StartError
 from compose.embedded.stack import Stack, StackOptions
 from tests.end_to_end import stand_in
 from tests.end_to_end.stand_in import STUBBORN, TOPIC
@@ -224,6 +226,40 @@ def test_no_address_is_published_after_up_says_that_it_stops(home: Path, another
     )
     assert stack.run(lambda _file: os.kill(os.getpid(), signal.SIGTERM)) is signal.SIGTERM
     assert said[-1] == ("Stopping; a second Ctrl-C leaves at once", False)
+
+
+WALKER = """
+import sys, time
+from pathlib import Path
+from compose.embedded.gate import pass_through
+gate, waits, passed = map(Path, sys.argv[1:])
+waits.touch()
+pass_through(gate)
+passed.touch()
+time.sleep(600)
+"""
+
+
+def test_no_role_passes_the_gate_of_a_start_that_fails(home: Path, another_home: Path, tmp_path: Path) -> None:
+    first = current(home)
+    waiting, passed = [tmp_path / f"{'-'.join(roles)}-waits" for roles in ROLE_GROUPS], tmp_path / "passed"
+
+    def command(roles: Sequence[str], gate: Path) -> Sequence[str]:
+        return [sys.executable, "-c", WALKER, str(gate), str(tmp_path / f"{'-'.join(roles)}-waits"), str(passed)]
+
+    def fail(_endpoints: Endpoints) -> None:
+        eventually(lambda: all(each.exists() for each in waiting))
+        raise StartError("no topics")
+
+    stack = Stack(
+        Home(another_home),
+        replace(stand_in.product, prepare_kafka=fail, command=command),
+        StackOptions(postgres_url=first["postgres"], kafka_bootstrap_servers=first["kafka"]),
+        lambda _line: None,
+    )
+    with pytest.raises(StartError, match="no topics"):
+        stack.run(lambda _file: None)
+    assert not passed.exists()
 
 
 def test_two_signals_at_once_leave_no_process_and_no_address(

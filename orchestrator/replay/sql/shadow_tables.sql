@@ -88,47 +88,19 @@ ORDER BY batch_id, position, attempt, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_retry (batch_id, position, attempt);
 ANALYZE replay_retry;
 
--- The records at which batches were refused. What had come of a batch before was forgotten, and what came later began it again. An event may be
--- delivered again and accepted, so its first record is where it was refused. Records on several partitions have no order, so they are left out.
-CREATE TEMPORARY TABLE replay_refusal AS
-SELECT DISTINCT ON (batch_id, event_id) batch_id, p.part_number
-FROM replay_part p JOIN replay_rejection r USING (batch_id, event_id)
-WHERE NOT r.batch_continues
-  AND NOT EXISTS (SELECT FROM replay_part o WHERE o.batch_id = p.batch_id AND o.partition <> p.partition)
-ORDER BY batch_id, event_id, p.record_offset;
-ANALYZE replay_refusal;
-
--- The parts that were refused with their batch, although no rejection names them. `round` counts the refusals before a part. A round with all parts
--- was accepted, even if an event was refused afterwards: a restored database may not know the batch. Without such a round, only the last one counts.
-CREATE TEMPORARY TABLE replay_refused_part AS
-WITH placed AS (
-    SELECT p.part_number, p.batch_id, p.header_hash, p.part, p.parts, n.batch_id IS NOT NULL AS is_named,
-           count(e.part_number) OVER (PARTITION BY p.batch_id ORDER BY p.record_offset
-                                      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS round,
-           count(e.part_number) OVER (PARTITION BY p.batch_id) AS refusals
-    FROM replay_part p
-    LEFT JOIN replay_refusal e ON e.part_number = p.part_number
-    LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) n ON (n.batch_id, n.event_id) = (p.batch_id, p.event_id)
-    WHERE p.batch_id IN (SELECT batch_id FROM replay_refusal)
-), accepted AS (
-    SELECT batch_id, header_hash, min(round) AS round FROM (
-        SELECT batch_id, header_hash, round FROM placed WHERE NOT is_named
-        GROUP BY batch_id, header_hash, round HAVING count(DISTINCT part) = min(parts)
-    ) AS whole GROUP BY batch_id, header_hash
-)
-SELECT part_number FROM placed p LEFT JOIN accepted a USING (batch_id, header_hash)
-WHERE CASE WHEN a.round IS NULL THEN p.round < p.refusals ELSE p.round <> a.round END;
-ANALYZE replay_refused_part;
-
--- Each part once. A refused event counts only if there is no other for the part: it may have been sent again and accepted.
+-- Each part once. A rejected event counts only if there is no other for the part: it may have been sent again and accepted. If a batch was
+-- refused, and sent again with other content, what the database has accepted counts: the order of handling is unknown.
 CREATE TEMPORARY TABLE replay_chosen_part AS
-SELECT DISTINCT ON (batch_id, header_hash, part) batch_id, header_hash, part, parts, total_items, organization_id, coordinator_id,
-       label, override_duplicates, submitted_by, channel, is_ours, event_id, trace_id, content_hash, public_hash, first_item_id, at,
-       partition, record_offset, item_count, part_number, r.batch_id IS NOT NULL OR f.part_number IS NOT NULL AS is_rejected
+SELECT DISTINCT ON (p.batch_id, p.header_hash, p.part) p.batch_id, p.header_hash, p.part, p.parts, p.total_items, p.organization_id,
+       p.coordinator_id, p.label, p.override_duplicates, p.submitted_by, p.channel, p.is_ours, p.event_id, p.trace_id, p.content_hash,
+       p.public_hash, p.first_item_id, p.at, p.partition, p.record_offset, p.item_count, p.part_number,
+       r.batch_id IS NOT NULL AS is_rejected
 FROM replay_part p
-LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) r USING (batch_id, event_id)
-LEFT JOIN replay_refused_part f USING (part_number)
-ORDER BY batch_id, header_hash, part, is_rejected, record_offset, partition;
+LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) r ON (r.batch_id, r.event_id) = (p.batch_id, p.event_id)
+LEFT JOIN (SELECT DISTINCT batch_id FROM replay_rejection WHERE NOT batch_continues) e ON e.batch_id = p.batch_id
+LEFT JOIN orchestrator.batch_part l ON (l.batch_id, l.part) = (e.batch_id, p.part)
+ORDER BY p.batch_id, p.header_hash, p.part, r.batch_id IS NOT NULL, coalesce(l.public_hash <> p.public_hash, true), p.record_offset,
+         p.partition;
 CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
 ANALYZE replay_chosen_part;
 
@@ -180,7 +152,8 @@ SELECT w.batch_id, p.organization_id, p.coordinator_id, p.submitted_by, p.channe
        CASE WHEN w.is_ours THEN 1 ELSE w.parts END AS parts, w.header_hash, p.trace_id, w.submitted_at, f.completed_at,
        c.at AS cancelled_at, c.cancelled_by, c.reason AS cancellation_reason, c.runs, d.at AS deleted_at, p.first_item_id,
        -- A batch that was cancelled before all its parts arrived never got items.
-       NOT (c.batch_id IS NOT NULL AND c.cancelled = w.total_items AND c.runs = '[]') AS has_items, false AS is_in_flight
+       NOT (c.batch_id IS NOT NULL AND c.cancelled = w.total_items AND c.runs = '[]') AS has_items, false AS is_in_flight,
+       coalesce(o.batch_id, c.batch_id, n.batch_id, f.batch_id) IS NOT NULL AS is_proven
 FROM replay_whole w
 CROSS JOIN LATERAL (
     SELECT * FROM replay_chosen_part p WHERE (p.batch_id, p.header_hash) = (w.batch_id, w.header_hash) ORDER BY part LIMIT 1
@@ -214,6 +187,17 @@ WHERE b.has_items AND i.position < b.total_items;
 DELETE FROM replay_batch b USING (
     SELECT batch_id, count(DISTINCT position) AS positions FROM replay_submitted GROUP BY batch_id
 ) AS s WHERE s.batch_id = b.batch_id AND s.positions <> b.total_items;
+-- A batch of another service in which the same mentor, type and date occur twice was refused as a whole, whichever of its parts came last. So each
+-- part may be in an event that no rejection names. Not if an event proves that the batch was accepted, or if there was any other content
+-- under its id, which may have been accepted.
+DELETE FROM replay_batch b USING (
+    SELECT s.batch_id FROM replay_submitted s JOIN replay_batch n ON n.batch_id = s.batch_id AND NOT n.is_proven
+    GROUP BY s.batch_id, s.mentor_id, s.activity_type, s.activity_date HAVING count(*) > 1
+) AS s
+WHERE s.batch_id = b.batch_id
+  AND EXISTS (SELECT FROM replay_rejection r WHERE r.batch_id = b.batch_id AND NOT r.batch_continues)
+  AND (SELECT count(DISTINCT (p.header_hash, p.part, p.public_hash)) = b.parts AND NOT bool_or(p.is_ours)
+       FROM replay_part p WHERE p.batch_id = b.batch_id);
 DELETE FROM replay_submitted s WHERE NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = s.batch_id);
 CREATE UNIQUE INDEX ON replay_submitted (batch_id, position);
 ANALYZE replay_submitted (batch_id, position);
