@@ -22,7 +22,7 @@ from compose.receipt_findings import receipt_findings
 from compose.restore_findings import restore_findings
 from compose.webhook_findings import webhook_findings
 from consumers.loop.coordinator import UNSERVED
-from consumers.upkeep.groups import TOPICS, Groups
+from consumers.upkeep.groups import Groups
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.process.loopback import is_this_machine
 from orchestrator.process.outgoing import heeds_environment
@@ -485,24 +485,22 @@ def _erasures(settings: Settings) -> Iterator[Finding]:
 
 
 def _groups(settings: Settings) -> Iterator[Finding]:
-    """Finds consumer groups that no coordinator serves. Silent if the database can't be reached: other checks report that."""
+    """Finds consumer groups that no coordinator serves, or of which nobody reads a partition. Silent if the database can't be reached: other
+    checks report that."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
-        groups = Groups(settings, timeout_s=TIMEOUT_S)
         with engine.connect() as connection:
-            names = {role: groups.name(connection, role) for role in TOPICS}
-        refusals = {role: groups.refusal(name) for role, name in names.items()}
+            groups = list(Groups(settings, timeout_s=TIMEOUT_S).all(connection))
     except DBAPIError:
         return
     finally:
         engine.dispose()
-    for role, refusal in refusals.items():
-        if refusal is not None:
-            detail = f"Kafka's coordinator does not serve it ({refusal}), so the role {role} handles nothing"
-            fix = f"if the brokers are well, run: bulkreg groups renew {role}"
-            yield Finding(f"consumer group {names[role]}", State.UNREACHABLE, detail, fix)
-    if not any(refusals.values()):
-        yield Finding("consumer groups", State.OK, f"Kafka serves {', '.join(names.values())}")
+    for group in groups:
+        if group.trouble is not None:
+            fix = f"if the brokers are well, run: bulkreg groups renew {group.role}"
+            yield Finding(f"consumer group {group.name}", State.UNREACHABLE, group.trouble, fix)
+    if not any(group.trouble for group in groups):
+        yield Finding("consumer groups", State.OK, f"Kafka serves {', '.join(group.name for group in groups)}")
 
 
 def _restored(settings: Settings) -> Iterator[Finding]:

@@ -35,7 +35,8 @@ def register(app: typer.Typer) -> None:
 
     @command(groups, "list", example="bulkreg groups list")
     def show(deployment: Deployment, output: Output) -> ExitCode:
-        """Show the group of each role, with its members and the records that wait. Exit code 3: Kafka does not serve one of them."""
+        """Show the group of each role, with its members and the records that wait. Exit code 3: Kafka does not serve one of
+        them, or gives a partition to none of its members."""
         from cli.servers.database import database
         from consumers.upkeep.groups import Groups
 
@@ -46,12 +47,12 @@ def register(app: typer.Typer) -> None:
             reachable_kafka(settings),
             engine.connect() as connection,
         ):
-            found = list(Groups(settings, timeout_s=_TIMEOUT_S).all(connection))
+            found = list(Groups(settings, timeout_s=_TIMEOUT_S).all_queued(connection))
         rows = [(each.role, each.name, each.state, each.members, each.waiting) for each in found]
-        refused = [f"Run: bulkreg groups renew {each.role}" for each in found if not each.is_served]
+        advice = [f"{each.name}: {each.trouble}. Run: bulkreg groups renew {each.role}" for each in found if each.trouble]
         shown = table(["role", "group", "state", "members", "waiting"], rows)
-        output.answer({"groups": [asdict(each) for each in found]}, shown, *refused)
-        return ExitCode.UNREACHABLE if refused else ExitCode.DONE
+        output.answer({"groups": [asdict(each) for each in found]}, shown, *advice)
+        return ExitCode.UNREACHABLE if advice else ExitCode.DONE
 
     @command(groups, "renew", example="bulkreg groups renew registration")
     def renew(
@@ -68,7 +69,9 @@ def register(app: typer.Typer) -> None:
             ),
         ] = None,
     ) -> None:
-        """Give the role a new group, if Kafka does not serve its present one. Running roles change to it by themselves. Safe to repeat.
+        """Give the role a new group, if Kafka does not serve its present one, or gives a partition to none of its members.
+
+        Running roles change to it by themselves. Safe to repeat.
 
         After a restore of the database, --from has the role handle again what the database has forgotten.
         """
@@ -89,6 +92,6 @@ def register(app: typer.Typer) -> None:
         sentence = (
             f"The role {role} has the group {renewal.name} now."
             if renewal.renewed
-            else f"Kafka serves the group {renewal.name}, so the role {role} keeps it."
+            else f"Kafka serves the group {renewal.name} and all its partitions, so the role {role} keeps it."
         )
         output.answer(asdict(renewal), sentence, done=sentence)

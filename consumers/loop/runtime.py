@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import cast
 
 import orjson
@@ -58,6 +59,7 @@ from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, kind_of
 from orchestrator.storage.consumer_groups import FIRST_GENERATION, read_generation
+from orchestrator.storage.observing import standing_partitions
 from orchestrator.storage.progress import UNKNOWN_ID, Position
 from schemas.envelope import Topic
 
@@ -135,7 +137,9 @@ class ConsumerLoop:
         self._tells_of_refusal = True
         self._stored_generation = FIRST_GENERATION
         """The generation that the database has, as far as the loop knows."""
-        self._looks_for_group = False
+        self._looks_at_database = False
+        self._standing: Sequence[tuple[Topic, int]] = ()
+        """Partitions of the role that nobody has handled a record of for `trouble_after_ms`, as far as the loop knows."""
         self._client_logger = kafka_logger(settings, handler.name)
         self._topic_ids = BrokerTopicIds(settings, handler.name)
         self._probe = BatchProbe(settings, handler.name)
@@ -209,16 +213,26 @@ class ConsumerLoop:
             log_action(Action.GROUP_UNKNOWN, role=self._handler.name, error=without_values(error))
             return self._stored_generation
 
-    def _look_for_group(self) -> Processed:
+    def _read_standing(self) -> Sequence[tuple[Topic, int]]:
+        """Returns the partitions that stand; none if the database does not respond."""
+        trouble_after = timedelta(milliseconds=self._settings.trouble_after_ms)
+        try:
+            with self._engine.connect() as connection:
+                return standing_partitions(connection, self._handler.topics, trouble_after=trouble_after)
+        except SQLAlchemyError:
+            return ()
+
+    def _look_at_database(self) -> Processed:
         self._stored_generation = self._read_generation()
+        self._standing = self._read_standing()
         return NOTHING
 
     def _watch_coordinator(self) -> None:
         """Logs a coordinator that does not serve the group. After each question, the worker looks whether an operator has renewed the group
-        (decision 43)."""
+        (decision 43), and whether partitions stand."""
         if not self._coordinator.look(has_contact=self.health.broker_contact):
             return
-        self._looks_for_group = True
+        self._looks_at_database = True
         refusal = self._coordinator.refusal
         if refusal is not None and self._tells_of_refusal:
             log_action(Action.GROUP_REFUSED, role=self._handler.name, generation=self._generation, error=refusal)
@@ -273,6 +287,7 @@ class ConsumerLoop:
             or self._contact.complaint
             or self._silence.complaint
             or self._coordinator.complaint(self._handler.name)
+            or self._complaint_about_standing()
         )
         if not self._postponed.is_outage:
             self.health.turned()
@@ -377,7 +392,8 @@ class ConsumerLoop:
 
     def _hand_over(self) -> None:
         """Gives the worker the next micro-batch. When there is none, or too much is outstanding, the worker stores progress over offsets
-        without records, waits for acknowledgements, or looks whether the group was renewed."""
+        without records, waits for acknowledgements, or looks at the database: whether the group was renewed, and whether partitions
+        stand."""
         unit, entries = self._next() if self._has_room() else (None, ())
         offsets = _offsets(entries)
         next_offsets = self._progress_after(offsets)
@@ -386,9 +402,9 @@ class ConsumerLoop:
             future = self._worker.submit(lambda: self._processor.process(entries, next_offsets, last_chance=last_chance))
         elif next_offsets:
             future = self._worker.submit(lambda: self._processor.note_progress(next_offsets))
-        elif self._looks_for_group:
-            self._looks_for_group = False
-            future = self._worker.submit(self._look_for_group)
+        elif self._looks_at_database:
+            self._looks_at_database = False
+            future = self._worker.submit(self._look_at_database)
         else:
             if self._unacknowledged:
                 self._look_for_acknowledgements()
@@ -474,6 +490,17 @@ class ConsumerLoop:
         return (
             f"what it has produced is not acknowledged for {oldest_s:.0f} s: is a topic missing or forbidden?"
             if oldest_s > LATE_ACKNOWLEDGEMENT_S
+            else None
+        )
+
+    def _complaint_about_standing(self) -> str | None:
+        """The message about partitions that stand and that this member does not read. It complains about its own in other ways."""
+        own = {(partition.topic, partition.partition) for partition in self._assigned.values()}
+        names = [f"{topic.value}/{partition}" for topic, partition in self._standing if (topic, partition) not in own]
+        return (
+            f"records wait on {', '.join(names)}, which this process does not read, and nobody has handled any of them for"
+            f" {self._settings.trouble_after_ms / 1000:g} s; run: bulkreg groups list"
+            if names
             else None
         )
 

@@ -1,6 +1,7 @@
 """The roles' consumer groups, for an operator: how they are, and a new group for a role (decision 43).
 
-A role needs a new group when no coordinator serves its group, or when it has to read again what its group has passed.
+A role needs a new group when no coordinator serves its group, when the coordinator gives partitions to nobody, or when the role has to read
+again what its group has passed.
 """
 
 import time
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -48,6 +50,9 @@ _GENERATIONS_AHEAD = 1_000
 
 _OFFSETS_TOPIC = "__consumer_offsets"
 
+# The state of a group whose members have all partitions that the coordinator wants them to have.
+_STABLE = "stable"
+
 
 class NoGroupServedError(Exception):
     """Kafka serves no group that a role could have."""
@@ -62,8 +67,26 @@ class Group:
     is_served: bool
     state: str
     members: int
+    unread: Sequence[str]
+    """The partitions, such as `batches/0`, that none of the members is given, although the group is stable."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the group, so that the role needs a new one."""
+        if not self.is_served:
+            return f"Kafka's coordinator does not serve it ({self.state}), so the role {self.role} handles nothing"
+        if self.unread:
+            return (
+                f"Kafka's coordinator gives {', '.join(self.unread)} to none of its {self.members} members, so nobody reads them"
+            )
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedGroup(Group):
+    """A group, and how many records its role has not handled yet."""
+
     waiting: int
-    """Records that the role has not handled yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +96,16 @@ class Renewal:
     role: str
     name: str
     renewed: bool
-    """False: its group is served and reads on, so it was kept."""
+    """False: its group is served and reads all partitions, so it was kept."""
+
+
+class Described(NamedTuple):
+    """What the coordinator says about a group. `assigned` are the partitions of the members, by the topic's name in Kafka."""
+
+    refusal: str | None
+    state: str
+    members: int
+    assigned: frozenset[tuple[str, int]]
 
 
 class Groups:
@@ -90,19 +122,18 @@ class Groups:
         """Returns the name of the role's present group."""
         return self._name(role, read_generation(connection, role))
 
-    def refusal(self, name: str) -> str | None:
-        """Returns Kafka's name of the refusal if the coordinator refuses the group again and again. Raises KafkaException for any other
-        error."""
-        return self._described(name)[0]
-
     def all(self, connection: Connection) -> Iterator[Group]:
         """Returns the group of each role. Raises KafkaException."""
+        for role in TOPICS:
+            yield self._group(role, self.name(connection, role))
+
+    def all_queued(self, connection: Connection) -> Iterator[QueuedGroup]:
+        """Returns the group of each role, with the records that wait. Raises KafkaException, also when a partition has no leader."""
         for role, topics in TOPICS.items():
-            name = self.name(connection, role)
             # First the question that needs no coordinator: it raises if no broker responds.
             waiting = _waiting(self._ends(topics), read_progress(connection, topics))
-            refusal, state, members = self._described(name)
-            yield Group(role, name, refusal is None, refusal or state, members, waiting)
+            found = self._group(role, self.name(connection, role))
+            yield QueuedGroup(found.role, found.name, found.is_served, found.state, found.members, found.unread, waiting)
 
     def queues(self, role: str) -> Queues:
         """Returns where the partitions of the role's topics begin and end. Raises KafkaException."""
@@ -129,8 +160,8 @@ class Groups:
         }
 
     def renew(self, engine: Engine, role: str, *, since: datetime | None = None) -> Renewal:
-        """Gives the role a new group, unless the coordinator serves its present one. With `since` the role gets one in any case, which also
-        reads again what was written since then.
+        """Gives the role a new group, unless its present one is served and reads all partitions. With `since` the role gets one in any case,
+        which also reads again what was written since then.
 
         The new group has its offsets before its name is stored. If the process ends between the two, no role has joined the new group, and
         the next call does the same again. Raises KafkaException, and NoGroupServedError when no group is served.
@@ -140,7 +171,7 @@ class Groups:
             progress = read_progress(connection, TOPICS[role])
         # First the question that needs no coordinator: it raises if no broker responds.
         starts = self._starts(role, progress, since)
-        if since is None and self.refusal(self._name(role, present)) is None:
+        if since is None and self._group(role, self._name(role, present)).trouble is None:
             return Renewal(role, self._name(role, present), renewed=False)
         for generation in self._candidates(role, present):
             name = self._name(role, generation)
@@ -154,8 +185,32 @@ class Groups:
     def _name(self, role: str, generation: int) -> str:
         return group_id(self._settings.topic_prefix, role, generation)
 
-    def _described(self, name: str) -> tuple[str | None, str, int]:
-        """Returns the refusal, or None, the state and the number of members. Raises KafkaException."""
+    def _group(self, role: str, name: str) -> Group:
+        """Raises KafkaException."""
+        for tries_left in reversed(range(_TRIES)):
+            found = self._described(name)
+            unread = self._unread(role, found)
+            if not unread or not tries_left:
+                break
+            # A partition that is new, or changes its member, may be nobody's for a moment.
+            time.sleep(_BETWEEN_TRIES_S)
+        return Group(role, name, found.refusal is None, found.refusal or found.state, found.members, unread)
+
+    def _unread(self, role: str, found: Described) -> Sequence[str]:
+        if found.state != _STABLE or not found.members:
+            return ()
+        topics = self._admin.list_topics(timeout=self._timeout_s).topics
+        names = {topic.value: topic.on_cluster(self._settings.topic_prefix) for topic in TOPICS[role]}
+        return [
+            f"{topic}/{partition}"
+            for topic, name in names.items()
+            if name in topics
+            for partition in sorted(topics[name].partitions)
+            if (name, partition) not in found.assigned
+        ]
+
+    def _described(self, name: str) -> Described:
+        """Returns what the coordinator says, or that it refuses the group again and again. Raises KafkaException for any other error."""
         for tries_left in reversed(range(_TRIES)):
             [future] = self._admin.describe_consumer_groups([name], request_timeout=self._timeout_s).values()
             try:
@@ -165,12 +220,15 @@ class Groups:
                 if error.code() not in UNSERVED:
                     raise
                 if not tries_left:
-                    return error.name(), "", 0
+                    return Described(error.name(), "", 0, frozenset())
                 # A coordinator that still loads its groups refuses, too, but only for a moment.
                 time.sleep(_BETWEEN_TRIES_S)
             else:
                 break
-        return None, found.state.name.lower(), len(found.members)
+        assigned = frozenset(
+            (each.topic, each.partition) for member in found.members for each in member.assignment.topic_partitions
+        )
+        return Described(None, found.state.name.lower(), len(found.members), assigned)
 
     def _starts(self, role: str, progress: Mapping[tuple[Topic, int], Position], since: datetime | None) -> list[TopicPartition]:
         """Returns where the new group begins to read: before everything that may not be published yet, and before everything that was
@@ -213,9 +271,9 @@ class Groups:
 
     def _is_seeded(self, name: str, starts: Sequence[TopicPartition]) -> bool:
         """Stores the offsets in the group. Returns False when no coordinator serves it, or it has members. Raises KafkaException."""
-        refusal, _, members = self._described(name)
+        found = self._described(name)
         # After a restore of the database, roles may still be in a group of a generation that the database has forgotten.
-        if refusal is not None or members:
+        if found.refusal is not None or found.members:
             return False
         if not starts:
             return True

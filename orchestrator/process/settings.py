@@ -164,8 +164,8 @@ class Settings(BaseSettings):
     trouble_after_ms: int = Field(
         default=300_000,
         gt=0,
-        description="`verify` reports a breach if an event waits in the outbox, or a queue does not move, for this long; the relay is then "
-        "not ready. Longer than outages that end by themselves.",
+        description="`verify` reports a breach if an event waits in the outbox, or a queue does not move, for this long; the relay, or "
+        "a consumer that does not read the queue itself, is then not ready. Longer than outages that end by themselves.",
     )
     batch_stuck_after_minutes: int = Field(
         default=60,

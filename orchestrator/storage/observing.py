@@ -16,6 +16,7 @@ _SQL = read_statements("orchestrator/storage/sql/observing.sql")
 _NOTE_QUEUES = _SQL["note_queues"].text()
 _FORGET_QUEUES = _SQL["forget_queues"].text()
 _STANDING = _SQL["standing"].text()
+_STANDING_PARTITIONS = _SQL["standing_partitions"].text()
 _NOTE_STARTS = _SQL["note_starts"].text()
 _FORGET_STARTS = _SQL["forget_starts"].text()
 _STARTS = _SQL["starts"].text()
@@ -78,6 +79,12 @@ def note_queues(connection: Connection, queues: Queues) -> dict[Topic, QueueStat
     connection.execute(_NOTE_QUEUES, parameters)
     connection.execute(_FORGET_QUEUES, {name: parameters[name] for name in ("topics", "partitions")})
     return {Topic(row.topic): QueueState(int(row.waiting), float(row.stands_s)) for row in connection.execute(_STANDING)}
+
+
+def standing_partitions(connection: Connection, topics: Sequence[Topic], *, trouble_after: timedelta) -> list[tuple[Topic, int]]:
+    """Returns the partitions that have been behind for so long without moving. What no sweeper has seen as recently is left out."""
+    rows = connection.execute(_STANDING_PARTITIONS, {"topics": [topic.value for topic in topics], "trouble_after": trouble_after})
+    return [(Topic(row.topic), row.partition) for row in rows]
 
 
 def note_starts(connection: Connection, roles: Sequence[str], *, host: str) -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""An operator who follows docs/runbooks.md: a role whose group Kafka's coordinator refuses for a minute gets another one (row 66)."""
+"""An operator who follows docs/runbooks.md: a role whose group Kafka's coordinator refuses for a minute, or of which it gives a partition to
+nobody for as long, gets another one (rows 66 and 79)."""
 
 import json
 import threading
@@ -24,7 +25,8 @@ class Operator:
     def run(self, is_over: threading.Event) -> None:
         """Looks until it is over."""
         while not is_over.wait(LOOK_EVERY_S):
-            refused = {group["role"] for group in self._ask("list").get("groups", ()) if not group["is_served"]}
+            groups = self._ask("list").get("groups", ())
+            refused = {group["role"] for group in groups if not group["is_served"] or group["unread"]}
             self._refused_since = {role: self._refused_since.get(role, time.monotonic()) for role in refused}
             for role, since_s in self._refused_since.items():
                 if time.monotonic() - since_s >= REFUSED_FOR_S and (renewal := self._ask("renew", role)).get("renewed"):

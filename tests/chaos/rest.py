@@ -4,7 +4,6 @@ import psycopg2
 from confluent_kafka import KafkaException
 from sqlalchemy import NullPool, create_engine
 
-from consumers.loop.config import group_id
 from consumers.upkeep.end_offsets import BrokerEndOffsets
 from consumers.upkeep.groups import Groups
 from orchestrator.process.settings import Settings
@@ -56,13 +55,14 @@ class Rest:
         return self.queued()
 
     def refused(self) -> str:
-        """Which groups no coordinator serves (row 66 of docs/faults.md), in words. Empty if there is none, or no broker responds."""
+        """Which groups no coordinator serves, or have partitions that nobody reads (rows 66 and 79 of docs/faults.md), in words. Empty if
+        there is none, or no broker responds."""
         try:
-            names = [group_id(self._settings.topic_prefix, role, self._generation(role)) for role in CONSUMED]
-            refusals = {name: refusal for name in names if (refusal := self._groups.refusal(name)) is not None}
+            with self._engine.connect() as connection:
+                groups = list(self._groups.all(connection))
         except KafkaException:
             return ""
-        return ", ".join(f"Kafka's coordinator does not serve the group {name} ({refusal})" for name, refusal in refusals.items())
+        return ", ".join(f"{group.name}: {group.trouble}" for group in groups if group.trouble)
 
     def queued(self) -> str:
         """How many records wait for which consumer, in words. Empty if none does."""

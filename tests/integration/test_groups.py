@@ -4,6 +4,7 @@ The coordinator is well here; tests/faults/test_group_coordinator.py has one tha
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from consumers.notifying.recording import RecordingHandler
 from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
 from consumers.upkeep import groups
-from consumers.upkeep.groups import TOPICS, Groups, NoGroupServedError
+from consumers.upkeep.groups import TOPICS, Described, Groups, NoGroupServedError
 from orchestrator.process.settings import Settings
 from orchestrator.storage.consumer_groups import FIRST_GENERATION, note_generation, read_generation
 from orchestrator.storage.progress import Position, advance_progress
@@ -31,6 +32,7 @@ from tests.support.waiting import PATIENCE_S
 
 ROLE = "registration"
 RECORDS, MARGIN = 40, 3
+REFUSED = Described("NOT_COORDINATOR", "", 0, frozenset())
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +51,7 @@ def refused(asked: Groups, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The names of groups that no coordinator serves: the role's first."""
     names = {asked._name(ROLE, FIRST_GENERATION)}
     described = Groups._described
-    monkeypatch.setattr(
-        Groups, "_described", lambda self, name: ("NOT_COORDINATOR", "", 0) if name in names else described(self, name)
-    )
+    monkeypatch.setattr(Groups, "_described", lambda self, name: REFUSED if name in names else described(self, name))
     return names
 
 
@@ -128,9 +128,9 @@ def test_a_group_that_is_not_served_either_is_passed_over(
     seen: list[str] = []
     described = Groups._described
 
-    def first_is_refused(self: Groups, name: str) -> tuple[str | None, str, int]:
+    def first_is_refused(self: Groups, name: str) -> Described:
         seen.append(name)
-        return ("COORDINATOR_NOT_AVAILABLE", "", 0) if len(seen) == 2 else described(self, name)
+        return REFUSED if len(seen) == 2 else described(self, name)
 
     monkeypatch.setattr(Groups, "_described", first_is_refused)
     assert asked.renew(engine, ROLE).name == seen[2]
@@ -138,7 +138,7 @@ def test_a_group_that_is_not_served_either_is_passed_over(
 
 
 def test_without_any_served_group_the_generation_stays(engine: Engine, asked: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Groups, "_described", lambda *_: ("NOT_COORDINATOR", "", 0))
+    monkeypatch.setattr(Groups, "_described", lambda *_: REFUSED)
     with pytest.raises(NoGroupServedError, match="check the brokers"):
         asked.renew(engine, ROLE)
     assert generation(engine) == FIRST_GENERATION
@@ -151,7 +151,7 @@ def test_an_error_about_the_caller_is_no_refusal(asked: Groups, monkeypatch: pyt
 
     monkeypatch.setattr(asked, "_admin", Forbidding())
     with pytest.raises(KafkaException):
-        asked.refusal("any")
+        asked._described("any")
 
 
 def test_the_generation_never_decreases(engine: Engine) -> None:
@@ -186,6 +186,55 @@ def test_the_command_lists_and_renews(settings: Settings, refused: set[str], han
     assert bulkreg(settings, "list").exit_code == 0
     kept = bulkreg(settings, "renew", "splitter")
     assert "keeps it" in kept.stdout + kept.stderr
+
+
+@pytest.fixture
+def one_member(asked: Groups, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Says which of the commands' partitions the only member of the role's group is given, as the coordinator tells it: one set for each
+    look, the last one for all later ones."""
+    names = [topic.on_cluster(asked._settings.topic_prefix) for topic in TOPICS[ROLE]]
+    described = Groups._described
+
+    def told(*assigned: set[int], state: str = "stable") -> None:
+        looks = iter(assigned)
+        partitions = {(names[1], partition) for partition in range(3)}
+        last: set[int] = set()
+
+        def describe(self: Groups, name: str) -> Described:
+            nonlocal last
+            if name != self._name(ROLE, FIRST_GENERATION):
+                return described(self, name)
+            last = next(looks, last)
+            return Described(None, state, 1, frozenset(partitions | {(names[0], partition) for partition in last}))
+
+        monkeypatch.setattr(Groups, "_described", describe)
+
+    monkeypatch.setattr(groups, "_BETWEEN_TRIES_S", 0.0)
+    return told
+
+
+def test_row_79_partitions_that_nobody_reads_are_listed_and_the_group_is_renewed(
+    settings: Settings, one_member: Callable[..., None], handled: dict[int, Position]
+) -> None:
+    one_member({1})
+    listed = bulkreg(settings, "list", "--json")
+    assert listed.exit_code == 3, listed.output
+    unread = {each["role"]: each["unread"] for each in json.loads(listed.stdout)["groups"]}
+    assert unread == {"splitter": [], "registration": ["commands/0", "commands/2"], "aggregator": [], "notifier": []}
+    renewed = bulkreg(settings, "renew", ROLE, "--json")
+    assert json.loads(renewed.stdout)["renewed"], renewed.output
+    assert bulkreg(settings, "list").exit_code == 0
+
+
+def test_a_group_that_is_about_to_give_its_partitions_away_is_kept(
+    engine: Engine, asked: Groups, one_member: Callable[..., None], handled: dict[int, Position]
+) -> None:
+    one_member({1}, {0, 1, 2})
+    assert not asked.renew(engine, ROLE).renewed
+    one_member({1}, state="reconciling")
+    assert not asked.renew(engine, ROLE).renewed
+    one_member({0, 1}, {0, 1}, {0, 1, 2})
+    assert not asked.renew(engine, ROLE).renewed
 
 
 def test_every_role_that_has_a_group_is_known() -> None:

@@ -373,6 +373,16 @@ def test_a_queues_size_is_the_sum_of_its_topics_partitions(pipeline: Pipeline) -
     told = note(pipeline, queues)
     assert 3 * 3_600 <= told[Topic.COMMANDS].stands_s < 3 * 3_600 + 600
     assert told[Topic.RESULTS].stands_s == told[Topic.BATCHES].stands_s == 0
+    with pipeline.engine.connect() as connection:
+        for hours, partitions in ((0.5, [0, 1, 2]), (1.5, [1, 2]), (2.5, [2])):
+            standing = observing.standing_partitions(
+                connection, [Topic.COMMANDS, Topic.RESULTS], trouble_after=timedelta(hours=hours)
+            )
+            assert standing == [(Topic.COMMANDS, partition) for partition in partitions]
+        assert observing.standing_partitions(connection, [Topic.RESULTS], trouble_after=timedelta(hours=0.5)) == []
+    run(pipeline, "UPDATE orchestrator.queue_end SET seen_at = seen_at - interval '40 minutes'")
+    with pipeline.engine.connect() as connection:
+        assert observing.standing_partitions(connection, [Topic.COMMANDS], trouble_after=timedelta(hours=0.5)) == []
     del queues[Topic.COMMANDS, 2]
     told = note(pipeline, queues)
     assert (told[Topic.COMMANDS].waiting, told[Topic.COMMANDS].stands_s < 3 * 3_600) == (12, True)

@@ -191,6 +191,8 @@ class Loop:
         self.generation = 1
         self.loop._coordinator = CoordinatorWatch(self._describe, clock=lambda: self.now)
         self.loop._read_generation = lambda: self.generation  # type: ignore[method-assign]
+        self.standing: list[tuple[Topic, int]] = []
+        self.loop._read_standing = lambda: self.standing  # type: ignore[method-assign]
 
     def _describe(self, group: str) -> Future[Any]:
         self.asked_about = group
@@ -438,6 +440,23 @@ def test_row_77_client_whose_commits_get_no_reply_ends_the_loop(loop: Loop, monk
     loop.now = 2 * ASK_EVERY_S
     with pytest.raises(ExpelledError, match="no reply to a commit"):
         loop.turns(3)
+
+
+def test_row_79_member_that_does_not_read_a_standing_partition_is_not_ready(loop: Loop) -> None:
+    def complaint() -> str | None:
+        loop.now += ASK_EVERY_S
+        loop.turns(4)
+        return loop.loop.health.failing
+
+    loop.turn(record(0, 5), end(1, 0))
+    assert complaint() is None
+    loop.standing = [(Topic.COMMANDS, 0), (Topic.COMMANDS, 2)]  # the loop's own partitions are 0 and 1
+    assert eventually(complaint) == (
+        "records wait on commands/2, which this process does not read, and nobody has handled any of them for 300 s;"
+        " run: bulkreg groups list"
+    )
+    loop.standing = [(Topic.COMMANDS, 0)]
+    eventually(lambda: complaint() is None)
 
 
 def test_row_78_client_that_finds_its_coordinator_no_more_ends_the_loop(loop: Loop) -> None:

@@ -32,6 +32,13 @@ SELECT topic, sum(greatest(0, next_offset - handled)) AS waiting,
        coalesce(extract(epoch FROM max(clock_timestamp() - stands_since)), 0) AS stands_s
 FROM orchestrator.queue_end GROUP BY topic;
 
+-- name: standing_partitions
+-- parameters: topics text[], trouble_after interval
+-- The partitions of these topics whose consumer does not move although records follow. Reads the whole table.
+SELECT topic, partition FROM orchestrator.queue_end
+WHERE topic = ANY (CAST(:topics AS text[])) AND stands_since < now() - :trouble_after AND seen_at > now() - :trouble_after
+ORDER BY topic, partition;
+
 -- name: note_starts
 -- parameters: host text, roles text[]
 -- Records that roles have started.
