@@ -489,8 +489,7 @@ def _groups(settings: Settings) -> Iterator[Finding]:
     checks report that."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
-        with engine.connect() as connection:
-            groups = list(Groups(settings, timeout_s=TIMEOUT_S).all(connection))
+        groups = list(Groups(settings, timeout_s=TIMEOUT_S).all(engine))
     except DBAPIError:
         return
     finally:

@@ -24,10 +24,12 @@ _BEFORE = timedelta(hours=1)
 
 def restore_findings(settings: Settings, connection: Connection, groups: Groups) -> Iterator[Finding]:
     """Yields at least one finding. Needs the worker's or the owner's rights. Raises KafkaException."""
-    # First what Kafka has: the roles may go on meanwhile, and they commit to the database first.
-    committed = {role: groups.committed(groups.name(connection, role), TOPICS[role]) for role in _SET_BACK}
-    queues = {role: groups.queues(role) for role in TOPICS}
+    names = {role: groups.name(connection, role) for role in _SET_BACK}
+    # Kafka may take longer than the database lets a transaction wait.
     connection.rollback()
+    # First what Kafka has: the roles may go on meanwhile, and they commit to the database first.
+    committed = {role: groups.committed(name, TOPICS[role]) for role, name in names.items()}
+    queues = {role: groups.queues(role) for role in TOPICS}
     progress = {role: read_progress(connection, topics) for role, topics in TOPICS.items()}
     ahead = sum(records_ahead(committed[role], progress[role]) for role in _SET_BACK)
     forgotten = forgotten_batches(settings, connection, committed["splitter"], progress["splitter"])

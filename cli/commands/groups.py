@@ -45,9 +45,8 @@ def register(app: typer.Typer) -> None:
             working(output, "Asking Kafka"),
             database(settings, settings.worker_url) as engine,
             reachable_kafka(settings),
-            engine.connect() as connection,
         ):
-            found = list(Groups(settings, timeout_s=_TIMEOUT_S).all_queued(connection))
+            found = list(Groups(settings, timeout_s=_TIMEOUT_S).all_queued(engine))
         rows = [(each.role, each.name, each.state, each.members, each.waiting) for each in found]
         advice = [f"{each.name}: {each.trouble}. Run: bulkreg groups renew {each.role}" for each in found if each.trouble]
         shown = table(["role", "group", "state", "members", "waiting"], rows)

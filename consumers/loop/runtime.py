@@ -193,6 +193,7 @@ class ConsumerLoop:
 
     def _join(self) -> None:
         self._generation = self._stored_generation
+        self._standing = ()
         # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
         config = consumer_config(self._settings, self._handler.name, self._generation) | gathering_config(self._handler.name)
         self._commits.joined()
@@ -232,6 +233,8 @@ class ConsumerLoop:
         (decision 43), and whether partitions stand."""
         if not self._coordinator.look(has_contact=self.health.broker_contact):
             return
+        if self._looks_at_database:  # The worker has had no time since the last question, so what it read is old.
+            self._standing = ()
         self._looks_at_database = True
         refusal = self._coordinator.refusal
         if refusal is not None and self._tells_of_refusal:

@@ -122,18 +122,24 @@ class Groups:
         """Returns the name of the role's present group."""
         return self._name(role, read_generation(connection, role))
 
-    def all(self, connection: Connection) -> Iterator[Group]:
+    def all(self, engine: Engine) -> Iterator[Group]:
         """Returns the group of each role. Raises KafkaException."""
-        for role in TOPICS:
-            yield self._group(role, self.name(connection, role))
+        # Kafka may take longer than the database lets a transaction wait. So it is asked when the connection is closed.
+        with engine.connect() as connection:
+            names = {role: self.name(connection, role) for role in TOPICS}
+        for role, name in names.items():
+            yield self._group(role, name)
 
-    def all_queued(self, connection: Connection) -> Iterator[QueuedGroup]:
+    def all_queued(self, engine: Engine) -> Iterator[QueuedGroup]:
         """Returns the group of each role, with the records that wait. Raises KafkaException, also when a partition has no leader."""
-        for role, topics in TOPICS.items():
-            # First the question that needs no coordinator: it raises if no broker responds.
-            waiting = _waiting(self._ends(topics), read_progress(connection, topics))
-            found = self._group(role, self.name(connection, role))
-            yield QueuedGroup(found.role, found.name, found.is_served, found.state, found.members, found.unread, waiting)
+        with engine.connect() as connection:
+            progress = {role: read_progress(connection, topics) for role, topics in TOPICS.items()}
+        # First the question that needs no coordinator: it raises if no broker responds.
+        waiting = {role: _waiting(self._ends(topics), progress[role]) for role, topics in TOPICS.items()}
+        for group in self.all(engine):
+            yield QueuedGroup(
+                group.role, group.name, group.is_served, group.state, group.members, group.unread, waiting[group.role]
+            )
 
     def queues(self, role: str) -> Queues:
         """Returns where the partitions of the role's topics begin and end. Raises KafkaException."""

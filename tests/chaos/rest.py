@@ -58,8 +58,7 @@ class Rest:
         """Which groups no coordinator serves, or have partitions that nobody reads (rows 66 and 79 of docs/faults.md), in words. Empty if
         there is none, or no broker responds."""
         try:
-            with self._engine.connect() as connection:
-                groups = list(self._groups.all(connection))
+            groups = list(self._groups.all(self._engine))
         except KafkaException:
             return ""
         return ", ".join(f"{group.name}: {group.trouble}" for group in groups if group.trouble)

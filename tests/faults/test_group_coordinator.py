@@ -149,8 +149,7 @@ def test_row_66_group_that_its_coordinator_refuses_for_ever(
             wait_until_completed(engine, batches)
             eventually(lambda: registration.health.check(max_loop_age_s=PATIENCE_S).ok)
             assert not asked.renew(engine, "registration").renewed
-            with engine.connect() as connection:
-                found = {group.role: group for group in asked.all_queued(connection)}
+            found = {group.role: group for group in asked.all_queued(engine)}
             of_roles = [
                 (role, group.trouble, group.members, group.waiting) for role, group in found.items() if role != "notifier"
             ]
@@ -183,8 +182,7 @@ def test_row_79_partitions_that_the_coordinator_gives_to_nobody(own_settings: Se
         with running_role(own_settings, registration_role()):
 
             def found() -> Group:
-                with engine.connect() as connection:
-                    return next(group for group in asked.all(connection) if group.role == "registration")
+                return next(group for group in asked.all(engine) if group.role == "registration")
 
             eventually(lambda: found().unread)
             group = found()

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
 from typer.testing import CliRunner, Result
 
 from cli.commands.groups import GroupedRole
@@ -235,6 +236,22 @@ def test_a_group_that_is_about_to_give_its_partitions_away_is_kept(
     assert not asked.renew(engine, ROLE).renewed
     one_member({0, 1}, {0, 1}, {0, 1, 2})
     assert not asked.renew(engine, ROLE).renewed
+
+
+def test_no_transaction_waits_while_kafka_is_asked(engine: Engine, asked: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator that does not respond takes longer than the database lets a transaction be idle."""
+    busy: list[int] = []
+    described = Groups._described
+
+    def describe(self: Groups, name: str) -> Described:
+        pool = engine.pool
+        assert isinstance(pool, QueuePool)
+        busy.append(pool.checkedout())
+        return described(self, name)
+
+    monkeypatch.setattr(Groups, "_described", describe)
+    assert len(list(asked.all(engine))) == len(list(asked.all_queued(engine))) == len(TOPICS)
+    assert busy == [0] * 2 * len(TOPICS)
 
 
 def test_every_role_that_has_a_group_is_known() -> None:

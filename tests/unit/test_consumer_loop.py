@@ -457,6 +457,19 @@ def test_row_79_member_that_does_not_read_a_standing_partition_is_not_ready(loop
     )
     loop.standing = [(Topic.COMMANDS, 0)]
     eventually(lambda: complaint() is None)
+    loop.standing = [(Topic.COMMANDS, 2)]
+    eventually(complaint)
+    # A worker that is busy does not look again. What it read is old by the question after the next.
+    loop.worker.is_held = True
+    loop.turn(record(0, 6))
+    for _ in range(2):
+        loop.now += ASK_EVERY_S
+        loop.turns(4)
+    loop.worker.is_held = False
+    loop.worker.future.set_result(loop.worker.task())
+    loop.loop._turn()
+    assert loop.work.done[-1] == [(0, 6)]
+    assert loop.loop.health.failing is None
 
 
 def test_row_78_client_that_finds_its_coordinator_no_more_ends_the_loop(loop: Loop) -> None:
