@@ -7,6 +7,7 @@ import { addDays, startOfDay } from "/console/static/dates.js";
 import { keepingFocus } from "/console/static/focus.js";
 import { choose, preferred, text, use } from "/console/static/messages.js";
 import { loggedOut } from "/console/static/pages/logged-out.js";
+import { ignoreRepeats } from "/console/static/repeats.js";
 import { pageOf } from "/console/static/routes.js";
 import { html, nothing, render } from "/console/static/vendored.js";
 
@@ -274,5 +275,6 @@ window.addEventListener("error", (event) => {
   }
 });
 
+ignoreRepeats();
 await use(preferred());
 await start();

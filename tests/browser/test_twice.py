@@ -1,0 +1,128 @@
+"""A person who clicks twice, holds a key down, presses a button again or leaves a question: nothing is done that they did not mean."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from sqlalchemy import Engine
+
+from orchestrator.process.settings import Settings
+from schemas.paths import API_PATH
+from tests.browser.conftest import Watch, log_in
+from tests.browser.registering import Registering, registering_console
+from tests.support.pipeline import item
+
+
+@pytest.fixture
+def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
+    with registering_console(settings, engine) as registering:
+        yield registering
+
+
+def middle(button: Locator) -> tuple[float, float]:
+    """Where a person points to click it."""
+    button.scroll_into_view_if_needed()
+    box = button.bounding_box()
+    assert box is not None
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def click_twice(page: Page, button: Locator, shown: Locator) -> None:
+    """Double-clicks so slowly that the second click comes when the first has already changed the page."""
+    x, y = middle(button)
+    page.mouse.click(x, y)
+    shown.wait_for()
+    page.mouse.down(click_count=2)
+    page.mouse.up(click_count=2)
+
+
+def sent(page: Page, end: str) -> list[str]:
+    """The addresses with this end to which the page sends something from now on."""
+    addresses = list[str]()
+    page.on(
+        "request",
+        lambda request: addresses.append(request.url) if request.method == "POST" and request.url.endswith(end) else None,
+    )
+    return addresses
+
+
+def fill_in(page: Page, registering: Registering) -> tuple[Locator, Locator]:
+    """Chooses 25 people. Returns the button that asks for the review, and the one that then stands there."""
+    page.goto(f"{registering.url}/console/new")
+    page.get_by_text("Peer talk").click()
+    page.get_by_role("button", name="All of Bergen (25)").click()
+    return page.get_by_role("button", name="Review 25"), page.get_by_role("button", name="Register 25")
+
+
+def test_a_review_is_not_skipped_by_a_second_click_or_a_held_key(
+    registering: Registering, chromium: Browser, context: BrowserContext, watch: Watch
+) -> None:
+    page = context.new_page()
+    log_in(page, registering.server)
+    submissions = sent(page, API_PATH)
+
+    def is_only_reviewed() -> None:
+        page.get_by_role("button", name="Back").click()
+        expect(page.get_by_role("button", name="Review 25")).to_be_visible()
+        assert submissions == []
+
+    review, register = fill_in(page, registering)
+    click_twice(page, review, register)
+    is_only_reviewed()
+
+    page.keyboard.down("Control")
+    page.keyboard.down("Enter")
+    register.wait_for()
+    page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    page.keyboard.up("Control")
+    is_only_reviewed()
+
+    # Where Enter begins a line, it may be held.
+    page.get_by_text("Paste into a field").click()
+    field = page.get_by_label("The list: a line for each person")
+    field.click()
+    page.keyboard.down("Enter")
+    page.keyboard.down("Enter")
+    page.keyboard.up("Enter")
+    expect(field).to_have_value("\n\n")
+
+    # A phone does not count taps.
+    phone = chromium.new_context(
+        locale="en-GB", viewport={"width": 360, "height": 740}, has_touch=True, storage_state=context.storage_state()
+    )
+    page = phone.new_page()
+    submissions = sent(page, API_PATH)
+    review, register = fill_in(page, registering)
+    x, y = middle(review)
+    page.touchscreen.tap(x, y)
+    register.wait_for()
+    page.touchscreen.tap(x, y)
+    is_only_reviewed()
+    phone.close()
+    assert registering.batches() == 0
+
+    # Somebody who has seen the review registers.
+    page = context.pages[0]
+    page.keyboard.press("Control+Enter")
+    register = page.get_by_role("button", name="Register 25")
+    register.wait_for()
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url(f"{registering.url}/console/batches/*")
+    assert registering.batches() == 1
+    assert watch.faults == []
+
+
+def test_a_double_click_dismisses_one_batch(registering: Registering, context: BrowserContext) -> None:
+    for _ in range(2):
+        registering.pipeline.submit([item("nobody", kind="talk")], label="Monday group")
+    registering.registered()
+    page = context.new_page()
+    log_in(page, registering.server)
+    dismissals = sent(page, "/dismiss")
+    needed = page.get_by_role("region", name="Needs you").get_by_role("listitem")
+    expect(needed).to_have_count(2)
+    click_twice(page, needed.first.get_by_role("button"), page.get_by_role("status").filter(has_text="no longer needs you"))
+    page.evaluate("new Promise((resolve) => setTimeout(resolve))")
+    expect(needed).to_have_count(1)
+    assert len(dismissals) == 1
