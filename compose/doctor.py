@@ -174,7 +174,7 @@ _NOT_GRANTED = text("""
     SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
     WHERE schemaname IN ('orchestrator', 'registration')
       AND tablename NOT IN ('consumer_group', 'consumer_progress', 'forgotten_word', 'queue_end', 'receipt_cursor',
-                            'receipt_reading', 'role_start', 'sweep_mark', 'verification')
+                            'receipt_reading', 'replaced_word', 'role_start', 'sweep_mark', 'verification')
       AND NOT has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT') ORDER BY 1
 """)
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from compose.findings import Finding, State
 from orchestrator.directory.forgetting import has_open_request, oldest_request_s
 from orchestrator.process.settings import Settings
-from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, read_forgotten
+from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, read_replaced
 
 # As the alarm.
 _WAITED_S = 86_400.0
@@ -17,9 +17,9 @@ def forgetting_findings(connection: Connection, settings: Settings) -> Iterator[
     """Yields what is wrong with the key, and whether a request waits for long."""
     key = ForgettingKey.of(settings)
     try:
-        read_forgotten(connection, key)
+        read_replaced(connection, key)
     except ForgettingKeyError:
-        detail = "people were forgotten under another key than BULKREG_FORGETTING_KEY: imports and replays refuse to run here"
+        detail = "people were forgotten under another key than BULKREG_FORGETTING_KEY: imports or replays refuse to run here"
         fix = "set BULKREG_FORGETTING_KEY to that key where the sweeper and commands run"
         yield Finding("forgetting", State.ADVICE, detail, fix)
         return

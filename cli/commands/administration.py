@@ -197,10 +197,14 @@ def register(app: typer.Typer) -> None:
                         actor, canonical(mentor), key=key, also_unknown=also_unknown
                     ),
                 )
-                forgetter.work(engine)
+                _, failures = forgetter.work_on_all(engine)
             except (ConflictError, ForgettingKeyError) as error:
                 raise BadInputError(str(error)) from error
+            if (failure := failures.get(str(asked.forgetting_id))) is not None:
+                raise failure
             done = transact(engine, lambda connection: ForgettingRequests(connection).find(actor, asked.forgetting_id))
+        for request in failures:
+            output.remark(f"another request failed ({request}); the sweeper repeats it, and logs forgetting_failed")
         if done.done_at is not None and done.pseudonym is None:
             raise BadInputError(NOBODY_HAS_IT)
         sentence = (

@@ -37,13 +37,13 @@ class RawRecord(NamedTuple):
         return size
 
 
-PlacedValue = tuple[int | None, int | None, bytes | None]
-"""The partition, offset and value of a record, as the library types them."""
+PlacedValue = tuple[int | None, int | None, int, bytes | None]
+"""The partition, offset, timestamp and value of a record, as the library types them."""
 
 
 def take_value(message: Message) -> PlacedValue:
-    """Reads only the value of a message and its place, at a fifth of the cost of `take_apart`. Raises nothing."""
-    return message.partition(), message.offset(), message.value()
+    """Reads only the value of a message, its place and its time, at a fraction of the cost of `take_apart`. Raises nothing."""
+    return message.partition(), message.offset(), _timestamp_ms(message), message.value()
 
 
 def take_apart(message: Message) -> RawRecord:
@@ -53,10 +53,14 @@ def take_apart(message: Message) -> RawRecord:
     assert topic is not None
     assert partition is not None
     assert offset is not None
+    return RawRecord(topic, partition, offset, _timestamp_ms(message), message.key(), message.value(), headers, unreadable)
+
+
+def _timestamp_ms(message: Message) -> int:
     timestamp_ms = message.timestamp()[1]
     if not 0 <= timestamp_ms <= MAX_TIMESTAMP_MS:
         timestamp_ms = min(max(0, timestamp_ms), MAX_TIMESTAMP_MS)
-    return RawRecord(topic, partition, offset, timestamp_ms, message.key(), message.value(), headers, unreadable)
+    return timestamp_ms
 
 
 def _headers(message: Message) -> tuple[tuple[tuple[str, bytes | None], ...], str | None]:

@@ -61,7 +61,7 @@ class ReplaySource:
     def read_into(self, replay: Replay, spans: Sequence[Span], on_progress: Callable[[int], None]) -> int:
         """Adds all records to the replay and returns their number. Calls `on_progress` with each chunk's number of offsets."""
         records = 0
-        # Of a result, only the value is used.
+        # Of a result, only the value and the time are used.
         for results in self._reader.read_values([span for span in spans if span.topic is Topic.RESULTS]):
             replay.add_results(results)
             records += len(results)

@@ -143,7 +143,7 @@ class TopicReader:
         return self._read(spans, lambda topic, message: (topic, take_apart(message)))
 
     def read_values(self, spans: Sequence[Span]) -> Iterator[list[PlacedValue]]:
-        """The same without keys, headers and times, at a third of the cost. All spans have the same topic."""
+        """The same without keys and headers, at a fraction of the cost. All spans have the same topic."""
         return self._read(spans, lambda _topic, message: take_value(message))
 
     def _read(self, spans: Sequence[Span], take: Callable[[Topic, Message], Taken]) -> Iterator[list[Taken]]:

@@ -31,6 +31,7 @@ from orchestrator.storage.people import (
     ForgettingKey,
     ForgettingKeyError,
     ForgottenPeople,
+    Replacement,
     read_forgotten,
     remember_forgotten,
     wait_for_imports,
@@ -115,13 +116,20 @@ class Forgetter:
         self._limits = limits or Limits()
 
     def work(self, engine: Engine, *, most_s: float | None = None) -> Forgot:
+        """As `work_on_all`. In the end, raises the first error of a request."""
+        forgot, failures = self.work_on_all(engine, most_s=most_s)
+        for error in failures.values():
+            raise error
+        return forgot
+
+    def work_on_all(self, engine: Engine, *, most_s: float | None = None) -> tuple[Forgot, Mapping[str, Exception]]:
         """Works for so long at most, and at least one step; or until all is done. A request whose step fails is put aside, so that the others
-        are worked on; in the end the first of these errors is raised. Raises ForgettingKeyError if a request is open and the key is missing
-        or another one."""
+        are worked on. Returns what was done, and these errors by the id of the request. Raises ForgettingKeyError if a request is open and
+        the key is missing or another one."""
         until = None if most_s is None else monotonic() + most_s
         rows = people = 0
         aside: list[str] = []
-        failures: list[Exception] = []
+        failures: dict[str, Exception] = {}
         while (step := self._next(engine, aside, failures)) is not None:
             self._passed(Failpoint.FORGETTING_AFTER_PAGE)
             if step.is_done:
@@ -133,11 +141,9 @@ class Forgetter:
             aside += [step.forgetting_id] if step.is_waiting or step.has_failed else []
             if until is not None and monotonic() >= until:
                 break
-        if failures:
-            raise failures[0]
-        return Forgot(rows, people, len(aside))
+        return Forgot(rows, people, len(aside)), failures
 
-    def _next(self, engine: Engine, aside: Sequence[str], failures: list[Exception]) -> _Step | None:
+    def _next(self, engine: Engine, aside: Sequence[str], failures: dict[str, Exception]) -> _Step | None:
         """Does the next step. Adds the error to `failures` if a request makes the step fail."""
         taken: list[str] = []
         try:
@@ -146,7 +152,7 @@ class Forgetter:
             if not taken or isinstance(error, ForgettingKeyError):
                 raise
             log_action(Action.FORGETTING_FAILED, role="sweeper", request=taken[0], error=without_values(error))
-            failures.append(error)
+            failures[taken[0]] = error
             return _Step(taken[0], has_failed=True)
 
     def _step(self, connection: Connection, *, aside: Sequence[str], taken: list[str]) -> _Step | None:
@@ -164,8 +170,8 @@ class Forgetter:
         connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
         if request.pseudonym is not None:
             # An import may have readmitted a namesake since, and so removed the name.
-            _remember(connection, self._key, request, request.name, request.pseudonym)
-            return _Search(connection, request, read_forgotten(connection, self._key), self._limits).step()
+            own = _remember(connection, self._key, request, request.name, request.pseudonym)
+            return _Search(connection, request, read_forgotten(connection, self._key, first=own), self._limits).step()
         forgotten = read_forgotten(connection, self._key)
         if is_sought(request.place) and forgotten.pseudonym(request.organization_id, request.mentor_id) is None:
             return _seek(connection, request, self._limits)
@@ -209,9 +215,13 @@ def _begin(connection: Connection, key: ForgettingKey, request: Row[Any], forgot
     return _Step(request.forgetting_id)
 
 
-def _remember(connection: Connection, key: ForgettingKey, request: Row[Any], name: str | None, pseudonym: str) -> None:
+def _remember(
+    connection: Connection, key: ForgettingKey, request: Row[Any], name: str | None, pseudonym: str
+) -> Sequence[Replacement]:
+    """Stores the hashes of the person's words, and returns what replaces them."""
     words = key.words(request.organization_id, request.mentor_id, name)
     remember_forgotten(connection, key, request.organization_id, words, pseudonym)
+    return [Replacement(request.organization_id, word, pseudonym) for word in words]
 
 
 def _move(connection: Connection, request: Row[Any], place: Mapping[str, Any] | None, rows: int = 0) -> None:

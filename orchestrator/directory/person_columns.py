@@ -168,6 +168,9 @@ TABLES: Mapping[str, Table] = {
     "registration.forgotten_word": Table(
         {"organization_id": NOTHING, "hash": NOTHING, "pseudonym": NOTHING, "key_check": NOTHING}
     ),
+    "registration.replaced_word": Table(
+        {"organization_id": NOTHING, "hash": NOTHING, "pseudonym": NOTHING, "key_check": NOTHING}
+    ),
     "registration.organization": Table({"organization_id": NOTHING, "name": NOTHING, "time_zone": NOTHING}),
     "registration.chapter": Table({"organization_id": NOTHING, "chapter_id": NOTHING, "name": NOTHING}),
     "registration.activity_type": Table({"organization_id": NOTHING, "activity_type": NOTHING, "name": NOTHING}),

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 from orchestrator.directory.person_columns import TABLES, Holds, Table
 from orchestrator.directory.person_pages import Key, Keys, key_columns
 from orchestrator.directory.person_rows import Found, find_rows, portions, read_rows
-from orchestrator.storage.people import ForgottenPeople, PlainWords, spellings
+from orchestrator.storage.people import ForgottenPeople, PlainWords, Replacement, spellings
 from orchestrator.storage.statements import read_statements
 
 _SQL = read_statements("orchestrator/directory/sql/person_rewriting.sql")
@@ -26,7 +26,7 @@ class Rewriting:
     """The rows that name one person, and what becomes of them. In the transaction of the connection."""
 
     def __init__(self, connection: Connection, request: Row[Any], forgotten: ForgottenPeople) -> None:
-        """`request` has organization, id, name and pseudonym. `forgotten` has the same words, among those of everybody who was forgotten."""
+        """`request` has organization, id, name and pseudonym. `forgotten` has the same words, before those of everybody who was forgotten."""
         self._connection = connection
         self._organization_id: str = request.organization_id
         self._mentor_id: str = request.mentor_id
@@ -34,7 +34,7 @@ class Rewriting:
         self._forgotten = forgotten
         plain = PlainWords()
         words = plain.words(request.organization_id, request.mentor_id, request.name)
-        self._person = ForgottenPeople(plain, [(request.organization_id, word, request.pseudonym) for word in words])
+        self._person = ForgottenPeople(plain, [Replacement(request.organization_id, word, request.pseudonym) for word in words])
         self.parameters: Mapping[str, Any] = {
             "organization_id": request.organization_id,
             "mentor_id": request.mentor_id,

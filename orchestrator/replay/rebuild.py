@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from orchestrator.replay.read_part import ReadPart, read_part
 from orchestrator.replay.shadow_tables import Difference, ShadowTables, copy_line, escaped
-from orchestrator.storage.people import ForgettingKey, ForgottenPeople, read_forgotten
+from orchestrator.storage.people import ForgettingKey, ForgottenPeople, read_replaced
 from schemas import events
 from schemas.corrections import CORRECTION
 from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_envelope
@@ -57,7 +57,7 @@ class Replay:
         self.tables = ShadowTables(connection)
         # After the tables have noted who was forgotten, so that a promotion notices what changes in between.
         with connection.begin():
-            self._people = read_forgotten(connection, key)
+            self._people = read_replaced(connection, key)
         self.unreadable = 0
         """How many records were not valid for their topic. They are on the dead-letter topic too, or were not written by us."""
         self._only = batch_id
@@ -68,13 +68,13 @@ class Replay:
         was restored from an older copy have lower offsets."""
         self.tables.note_handled({(topic.value, partition): offset for (topic, partition), offset in offsets.items()})
 
-    def add_results(self, records: Iterable[tuple[int | None, int | None, bytes | None]]) -> None:
-        """Adds records of the topic results: partition, offset and value, as Kafka's client types them. The hot path."""
+    def add_results(self, records: Iterable[tuple[int | None, int | None, int, bytes | None]]) -> None:
+        """Adds records of the topic results: partition, offset, timestamp and value, as Kafka's client types them. The hot path."""
         rows: list[str] = []
-        for partition, offset, value in records:
+        for partition, offset, timestamp_ms, value in records:
             if self._only_bytes and (value is None or self._only_bytes not in value):
                 continue
-            row = _result_row(value, self._people)
+            row = _result_row(value, timestamp_ms, self._people)
             if row is None:
                 self.unreadable += 1
             else:
@@ -126,7 +126,7 @@ class Comparison:
     not_covered: Sequence[UUID]
 
 
-def _result_row(value: bytes | None, people: ForgottenPeople) -> str | None:
+def _result_row(value: bytes | None, timestamp_ms: int, people: ForgottenPeople) -> str | None:
     """A result as a row of its table, without partition and offset; None if it is not a result.
 
     The outcome follows from the data: only a success has an activity, and only a failure an error.
@@ -137,7 +137,7 @@ def _result_row(value: bytes | None, people: ForgottenPeople) -> str | None:
         if activity_id is not None:
             outcome = f"success\t{activity_id}\t\\N"
         elif error is not None:
-            error = people.value(data["organization_id"], error) if people else error
+            error = people.at(_utc(timestamp_ms)).value(data["organization_id"], error) if people else error
             outcome = f"failed\t\\N\t{escaped(orjson.dumps(error).decode())}"
         else:
             outcome = "cancelled\t\\N\t\\N"
@@ -153,6 +153,7 @@ Rows = Iterable[tuple[str, Sequence[object]]]
 def _rows(record: ReadRecord, envelope: Envelope, only: UUID | None, people: ForgottenPeople) -> Rows:
     """The rows that an event adds: table and values, with pseudonyms of forgotten people. Raises UnreadableError, ValidationError."""
     at = _time_of(record, envelope)
+    people = people.at(at)
     place = (record.partition, record.offset)
     if record.topic is Topic.BATCHES and envelope.type == events.BATCH_SUBMITTED:
         part = read_part(envelope, at)
@@ -248,7 +249,14 @@ def _time_of(record: ReadRecord, envelope: Envelope) -> datetime:
     if envelope.source == SOURCE:
         said = dict(record.headers).get("ce_time")
         try:
-            return datetime.fromisoformat((said or b"").decode())
+            time = datetime.fromisoformat((said or b"").decode())
         except (UnicodeDecodeError, ValueError):
             pass  # not one of our events after all
-    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+        else:
+            if time.tzinfo is not None:
+                return time
+    return _utc(record.timestamp_ms)
+
+
+def _utc(timestamp_ms: int) -> datetime:
+    return datetime.fromtimestamp(timestamp_ms / 1000, UTC)

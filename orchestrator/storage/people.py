@@ -4,13 +4,15 @@ import hashlib
 import hmac
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from unicodedata import combining, normalize
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
 from orchestrator.process.settings import Settings
 from orchestrator.storage.quantities import Quantities
@@ -19,10 +21,13 @@ from orchestrator.storage.statements import read_statements
 _SQL = read_statements("orchestrator/storage/sql/people.sql")
 
 _WORDS = _SQL["words"].text()
+_REPLACED_WORDS = _SQL["replaced_words"].text()
 _REMEMBER = _SQL["remember"].text()
 _IMPORT_LOCK = _SQL["import_lock"].text()
 _READMIT = _SQL["readmit"].text()
 
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 _IDS = frozenset({"mentor_id", "coordinator_id", "revoked_by"})
 """The fields of JSON that have a person's id."""
@@ -122,35 +127,57 @@ class ForgettingKey(WordHash):
         return hmac.digest(self._secret, "\0".join(parts).encode(), hashlib.sha256)
 
 
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """The pseudonym that replaces a word, in what was written before a time. Without a time: in everything."""
+
+    organization_id: str
+    word: Word
+    pseudonym: str
+    before: datetime | None = None
+
+
+_Pseudonyms = Sequence[tuple[datetime | None, str]]
+"""The pseudonyms that replace a word, each with the time before which it does, the earliest first."""
+
+
 @dataclass(slots=True)
 class _Organization:
-    ids: dict[bytes, str] = field(default_factory=dict)
-    texts: dict[int, dict[bytes, str]] = field(default_factory=lambda: defaultdict(dict))
+    ids: dict[bytes, list[tuple[datetime | None, str]]] = field(default_factory=lambda: defaultdict(list))
+    texts: dict[int, dict[bytes, list[tuple[datetime | None, str]]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
 
 
 class ForgottenPeople:
     """Everybody who was forgotten, by the hashes of their words."""
 
-    def __init__(self, key: WordHash | None, words: Iterable[tuple[str, Word, str]] = ()) -> None:
-        """`words` are organization, word and pseudonym. They need a key."""
+    def __init__(self, key: WordHash | None, words: Iterable[Replacement] = ()) -> None:
+        """`words` need a key. Several may replace the same word: the one with the earliest time does, and of several without a time, the
+        first."""
         self._key = key
+        self._time: datetime | None = None
         self._organizations: dict[str, _Organization] = defaultdict(_Organization)
-        for organization_id, word, pseudonym in words:
-            organization = self._organizations[organization_id]
-            if word.is_id:
-                organization.ids[word.hash] = pseudonym
-            else:
-                organization.texts[word.length][word.hash] = pseudonym
+        for each in sorted(words, key=lambda each: (each.before is None, each.before or _NEVER)):
+            organization = self._organizations[each.organization_id]
+            pseudonyms = organization.ids if each.word.is_id else organization.texts[each.word.length]
+            pseudonyms[each.word.hash].append((each.before, each.pseudonym))
 
     def __bool__(self) -> bool:
         return bool(self._organizations)
+
+    def at(self, time: datetime) -> "ForgottenPeople":
+        """The same people, for what was written at this time. (Otherwise it is about what is written now.)"""
+        then = copy(self)
+        then._time = time
+        return then
 
     def pseudonym(self, organization_id: str, person: str) -> str | None:
         """The pseudonym of a forgotten person; None for anybody else."""
         organization = self._organizations.get(organization_id)
         if organization is None or self._key is None:
             return None
-        return organization.ids.get(self._key.id_hash(organization_id, person))
+        return self._chosen(organization.ids.get(self._key.id_hash(organization_id, person), ()))
 
     def id(self, organization_id: str, person: str) -> str:
         """The id, or the pseudonym of a forgotten person."""
@@ -177,7 +204,9 @@ class ForgottenPeople:
                 end = start + length
                 if end not in boundaries:
                     continue
-                pseudonym = organization.texts[length].get(self._key.text_hash(organization_id, text[start:end]))
+                pseudonym = self._chosen(
+                    organization.texts[length].get(self._key.text_hash(organization_id, text[start:end]), ())
+                )
                 if pseudonym is not None and not quantities.have(start, end):
                     written += [text[done:start], pseudonym]
                     done = end
@@ -200,6 +229,12 @@ class ForgottenPeople:
         is_id = name in _IDS and isinstance(value, str)
         return self.id(organization_id, value) if is_id else self.value(organization_id, value)
 
+    def _chosen(self, pseudonyms: _Pseudonyms) -> str | None:
+        for before, pseudonym in pseudonyms:
+            if before is None or (self._time is not None and self._time < before):
+                return pseudonym
+        return None
+
 
 def _is_boundary(text: str, place: int) -> bool:
     """Whether a word may begin or end here: not between two letters or digits, nor before an accent of its own."""
@@ -212,14 +247,25 @@ def _is_of_word(character: str) -> bool:
     return character.isalnum() or combining(character) != 0
 
 
-def read_forgotten(connection: Connection, key: ForgettingKey | None) -> ForgottenPeople:
-    """Everybody who was forgotten. Raises ForgettingKeyError if there is somebody, and this is not the key."""
-    rows = connection.execute(_WORDS).all()
+def read_forgotten(connection: Connection, key: ForgettingKey | None, *, first: Iterable[Replacement] = ()) -> ForgottenPeople:
+    """Everybody who is forgotten now, not those who were readmitted. The words of `first` come before equal words of others. Raises
+    ForgettingKeyError if there is somebody, and this is not the key."""
+    return ForgottenPeople(key, [*first, *_read(connection, _WORDS, key)])
+
+
+def read_replaced(connection: Connection, key: ForgettingKey | None) -> ForgottenPeople:
+    """Everybody who was ever forgotten, for a replay: by `at`, a word of an event becomes what replaced it in the tables. Of somebody who was
+    readmitted, words count in events from before the forgetting was done; of others, in all events. Raises ForgettingKeyError."""
+    return ForgottenPeople(key, _read(connection, _REPLACED_WORDS, key))
+
+
+def _read(connection: Connection, words: TextClause, key: ForgettingKey | None) -> Sequence[Replacement]:
+    rows = connection.execute(words).all()
     if any(key is None or bytes(row.key_check) != key.check for row in rows):
         raise ForgettingKeyError
-    return ForgottenPeople(
-        key, [(row.organization_id, Word(bytes(row.hash), row.is_id, row.length), row.pseudonym) for row in rows]
-    )
+    return [
+        Replacement(row.organization_id, Word(bytes(row.hash), row.is_id, row.length), row.pseudonym, row.before) for row in rows
+    ]
 
 
 def remember_forgotten(
@@ -236,7 +282,7 @@ def remember_forgotten(
 
 
 def readmit(connection: Connection, key: ForgettingKey, people: Iterable[tuple[str, str]]) -> None:
-    """Lets an import accept these people again, by organization and id. Their records of before keep the pseudonym."""
+    """Lets an import accept these people again, by organization and id. Their records of before keep the pseudonym, also in a replay."""
     listed = list(people)
     hashes = [key.id_hash(organization_id, person) for organization_id, person in listed]
     connection.execute(_READMIT, {"organizations": [organization_id for organization_id, _ in listed], "hashes": hashes})

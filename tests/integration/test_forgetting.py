@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from re import _parser
 from typing import Any, Literal
@@ -38,11 +38,11 @@ from orchestrator.process.failpoints import Failpoint, InjectedError, failpoints
 from orchestrator.process.settings import Settings
 from orchestrator.replay.batch_merge import BatchMerge
 from orchestrator.replay.promote import Promoted, promote
-from orchestrator.replay.rebuild import Replay
+from orchestrator.replay.rebuild import Replay, _result_row
 from orchestrator.storage import quantities
 from orchestrator.storage.database import transact
 from orchestrator.storage.locks import take_batches
-from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, ForgottenPeople
+from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, ForgottenPeople, Replacement
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.verification.receipts import Tampering, audit_logs
 from orchestrator.verification.verify import verify
@@ -983,6 +983,127 @@ def test_a_namesake_who_is_readmitted_takes_no_name_from_the_search(
     assert named_in(owner, PERSON, NAME) == set()
 
 
+LOST = "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.item_history"
+
+
+def labels(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.execute(text("SELECT label FROM orchestrator.batch ORDER BY submitted_at, batch_id")).scalars())
+
+
+@pytest.mark.parametrize("swept_by", ["this version", "the version before"])
+def test_a_replay_keeps_the_pseudonym_in_the_records_from_before_a_readmission(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, tmp_path: Path, swept_by: str
+) -> None:
+    pipeline.submit([item(PERSON), item(PERSON, kind="unknown", day=DAY - timedelta(days=1))], label=f"{PERSON}, {NAME}")
+    pipeline.drain()
+    first = forget(pipeline)
+    if swept_by == "the version before":
+        run(owner, "DELETE FROM registration.replaced_word")
+    # What names the person afterwards keeps the id in the tables: nobody has asked to forget that.
+    between = pipeline.submit([item(PERSON, day=DAY - timedelta(days=2))], label=f"between, {PERSON}")
+    pipeline.drain()
+    imported(pipeline, tmp_path, key=KEY, again=True)
+    pipeline.call(retry_failed_items, ADMIN, between, RetryRequest())
+    pipeline.submit([item(PERSON, day=DAY - timedelta(days=3))], label=f"anew, {NAME}")
+    pipeline.drain()
+    told = [f"{first}, {first}", f"between, {PERSON}", f"anew, {NAME}"]
+
+    def is_rebuilt() -> None:
+        assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []
+        mentors_before = projected_mentors(owner)
+        run(owner, LOST)
+        verdicts, after = promoted(pipeline.engine, pipeline.written, key=KEY)
+        assert (set(verdicts.values()), after.differences) == ({Promoted.MERGED}, [])
+        assert (labels(owner), projected_mentors(owner)) == (told, mentors_before)
+        assert verify(pipeline.engine, settings).breaches == []
+
+    is_rebuilt()
+    assert [mentor_id for mentor_id, _ in projected_mentors(owner)] == [first, first, PERSON, PERSON]
+    second = forget(pipeline)
+    told[1:] = [f"between, {second}", f"anew, {second}"]
+    is_rebuilt()
+    imported(pipeline, tmp_path, key=KEY, again=True)
+    is_rebuilt()
+    assert named_in(owner, PERSON, NAME) == {"registration.mentor"}
+
+
+def projected_mentors(engine: Engine) -> list[tuple[str, str]]:
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT mentor_id, status FROM orchestrator.batch_item ORDER BY item_id")).all()
+        return [(row.mentor_id, row.status) for row in rows]
+
+
+def test_a_readmitted_namesake_takes_no_name_from_a_replay(
+    pipeline: RecordingPipeline, owner: Engine, settings: Settings, tmp_path: Path
+) -> None:
+    with owner.begin() as connection:
+        connection.execute(text("UPDATE registration.mentor SET name = :name WHERE mentor_id = :id"), {"name": NAME, "id": OTHER})
+    pipeline.submit([item(PERSON)], label=f"with {NAME}")
+    pipeline.drain()
+    first = forget(pipeline, OTHER)
+    pipeline.submit([item(PERSON, day=DAY - timedelta(days=1))], label=f"not {NAME}")
+    pipeline.drain()
+    second = forget(pipeline)
+    told = [f"with {first}", f"not {second}"]
+    assert labels(owner) == told
+    assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []
+    imported(pipeline, tmp_path, mentors=[OTHER], key=KEY, again=True)
+    assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []
+    run(owner, LOST)
+    verdicts, after = promoted(pipeline.engine, pipeline.written, key=KEY)
+    assert (set(verdicts.values()), after.differences, labels(owner)) == ({Promoted.MERGED}, [], told)
+    assert named_in(owner, PERSON, NAME) == set()
+
+
+NOON = datetime(2026, 3, 25, 12, tzinfo=UTC)
+
+
+def test_a_word_becomes_the_pseudonym_of_the_first_request_that_was_done_after_it_was_written() -> None:
+    times = [NOON + timedelta(hours=hour) for hour in range(4)]
+    word = KEY.words("org", "m-1", None)
+    replacements = [
+        Replacement("org", each, pseudonym, before)
+        for each in word
+        for pseudonym, before in (("still", None), ("second", times[3]), ("first", times[1]))
+    ]
+    people = ForgottenPeople(KEY, replacements)
+    then = [people.at(time).value("org", {"mentor_id": "m-1", "notes": "m-1"}) for time in times]
+    assert [each["mentor_id"] for each in then] == ["first", "second", "second", "still"]
+    assert then == [{"mentor_id": each["mentor_id"], "notes": each["mentor_id"]} for each in then]
+    readmitted = ForgottenPeople(KEY, replacements[2::3])
+    assert [readmitted.at(time).id("org", "m-1") for time in times] == ["first", "m-1", "m-1", "m-1"]
+    assert (people.id("org", "m-1"), readmitted.id("org", "m-1")) == ("still", "m-1")
+
+
+def test_a_result_is_as_old_as_its_record() -> None:
+    """The message of a failed item may come from an external service."""
+    people = ForgottenPeople(KEY, [Replacement(ORGANIZATION, word, "P", NOON) for word in KEY.words(ORGANIZATION, "m-1", None)])
+    data = {
+        "batch_id": str(uuid4()),
+        "position": 0,
+        "attempt": 1,
+        "organization_id": ORGANIZATION,
+        "error": {"message": "m-1 left"},
+    }
+    done_ms = round(NOON.timestamp() * 1000)
+    before, after = (_result_row(orjson.dumps(data), done_ms + more, people) for more in (-1, 0))
+    assert ('"P left"' in (before or ""), '"m-1 left"' in (after or "")) == (True, True)
+
+
+def test_an_event_whose_time_has_no_zone_has_the_time_of_its_record(pipeline: RecordingPipeline) -> None:
+    """Anybody who may write to the topic can write that."""
+    pipeline.submit([item(PERSON)])
+    pipeline.drain()
+    forget(pipeline)
+    naive = b"2026-03-25T09:00:00"
+    altered = [
+        (offset, event._replace(headers=tuple((name, naive if name == "ce_time" else value) for name, value in event.headers)))
+        for offset, event in pipeline.written
+    ]
+    assert compared(pipeline.engine, altered, key=KEY).differences == []
+
+
 def test_a_request_that_fails_keeps_no_others_waiting(
     pipeline: RecordingPipeline, owner: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1047,7 +1168,7 @@ def test_the_audit_stays_append_only(pipeline: RecordingPipeline, statement: str
             connection.execute(text(statement), {"org": ORGANIZATION})
 
 
-PEOPLE = ForgottenPeople(KEY, [("org", word, "P") for word in KEY.words("org", "m-1", "Åse Bø")])
+PEOPLE = ForgottenPeople(KEY, [Replacement("org", word, "P") for word in KEY.words("org", "m-1", "Åse Bø")])
 
 
 @pytest.mark.parametrize(
@@ -1070,7 +1191,9 @@ def test_texts_are_searched_for_whole_words(given: str, wanted: str) -> None:
 
 
 NUMERIC_IDS = ("12", "90", "482", "2026")
-NUMBERS = ForgottenPeople(KEY, [("org", word, "P") for number in NUMERIC_IDS for word in KEY.words("org", number, None)])
+NUMBERS = ForgottenPeople(
+    KEY, [Replacement("org", word, "P") for number in NUMERIC_IDS for word in KEY.words("org", number, None)]
+)
 
 
 @pytest.mark.parametrize(

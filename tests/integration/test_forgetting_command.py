@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from cli.main import app
@@ -18,7 +18,9 @@ from consumers.reading.topic_reader import TopicReader
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import retry_failed_items
 from orchestrator.directory import known_people
+from orchestrator.directory.forgetting_requests import ForgettingRequests
 from orchestrator.process.settings import Settings
+from orchestrator.storage.database import transact
 from producers.producer import EventProducer
 from schemas.envelope import Topic
 from tests.integration.test_replay import RecordingPipeline
@@ -128,3 +130,16 @@ def test_a_person_is_forgotten_by_command_and_no_topic_names_them_after_its_rete
     assert {event.topic for event in later} >= {Topic.BATCHES, Topic.COMMANDS, Topic.RESULTS, Topic.LIFECYCLE}
     publisher.publish(later)
     assert naming(settings) == set()
+
+
+def test_the_command_reports_its_own_request_also_if_another_fails(pipeline: RecordingPipeline, settings: Settings) -> None:
+    failing = transact(pipeline.engine, lambda connection: ForgettingRequests(connection).ask(ADMIN, "mentor-1"))
+    with pipeline.engine.begin() as connection:
+        wrong = """UPDATE registration.forgetting SET place = '{"table": "no.such_table"}', pseudonym = 'p'"""
+        connection.execute(text(wrong))
+    forget = ("directory", "forget", "--org", ORGANIZATION, "--mentor")
+    ran = bulkreg(settings, *forget, PERSON)
+    assert document(ran)["done_at"] is not None
+    assert str(failing.forgetting_id) in ran.stderr
+    own = bulkreg(settings, *forget, "mentor-1")
+    assert (own.exit_code != 0, isinstance(own.exception, KeyError)) == (True, True)

@@ -39,6 +39,7 @@ from tests.support.revoking import revoke
 from tests.support.waiting import eventually
 
 EXAMPLES = 1_000
+WRITTEN_AT_MS = 1_790_000_000_000
 
 Written = Sequence[tuple[int, OutgoingEvent]]
 """Events with their offsets. Each topic has one partition here."""
@@ -85,10 +86,10 @@ def replayed(
     """A replay of these events in this order, folded."""
     with engine.connect() as connection:
         replay = Replay(connection, batch_id=only, key=key)
-        replay.add_results([(0, offset, event.value) for offset, event in written if event.topic is Topic.RESULTS])
+        replay.add_results([(0, offset, WRITTEN_AT_MS, event.value) for offset, event in written if event.topic is Topic.RESULTS])
         replay.add(
             [
-                ReadRecord(event.topic, 0, offset, 1_790_000_000_000, event.headers, event.value)
+                ReadRecord(event.topic, 0, offset, WRITTEN_AT_MS, event.headers, event.value)
                 for offset, event in written
                 if event.topic in (Topic.BATCHES, Topic.LIFECYCLE)
             ]

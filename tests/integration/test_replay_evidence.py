@@ -21,6 +21,7 @@ from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.corruptions import ASKED
 from tests.integration.test_replay import (
     EXAMPLES,
+    WRITTEN_AT_MS,
     RecordingPipeline,
     compared,
     ours,
@@ -266,7 +267,9 @@ def test_of_two_records_at_one_offset_the_one_of_the_first_partition_counts(
     with pipeline.engine.connect() as connection:
         replay = Replay(connection)
         for partition, records in sorted(partitions, key=lambda each: each[0] != comes_first):
-            replay.add_results([(partition, offset, event.value) for offset, event in records if event.topic is Topic.RESULTS])
+            replay.add_results(
+                [(partition, offset, WRITTEN_AT_MS, event.value) for offset, event in records if event.topic is Topic.RESULTS]
+            )
             replay.add(
                 [
                     ReadRecord(event.topic, partition, offset, 1_790_000_000_000, event.headers, event.value)

@@ -47,7 +47,7 @@ OF_NOBODY = {
         *("consumer_group", "consumer_progress", "queue_end", "receipt_cursor", "receipt_reading"),
         *("role_start", "sweep_mark", "verification"),
     )
-} | {"registration.forgotten_word"}
+} | {"registration.forgotten_word", "registration.replaced_word"}
 # Public keys, which everybody may read.
 OF_EVERYBODY = "orchestrator.receipt_key"
 

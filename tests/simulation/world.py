@@ -386,7 +386,7 @@ class World:
         for topic in TOPICS:
             records = [record for record in self.broker.stored(topic) if record.place not in self.broker.lost]
             if topic is Topic.RESULTS:
-                replay.add_results([(record.partition, record.offset, record.event.value) for record in records])
+                replay.add_results([(r.partition, r.offset, WRITTEN_AT_MS, r.event.value) for r in records])
             else:
                 replay.add(
                     ReadRecord(topic, r.partition, r.offset, WRITTEN_AT_MS, r.event.headers, r.event.value) for r in records

@@ -95,7 +95,7 @@ def test_batches_and_results_are_handled_as_far_as_their_consumers_groups(
 
 
 def test_each_chunk_is_added_and_reported(source: ReplaySource) -> None:
-    reader_of(source).results = [[(2, 7, b"v"), (1, 8, None)]]
+    reader_of(source).results = [[(2, 7, 5, b"v"), (1, 8, 6, None)]]
     reader_of(source).chunks = [[(Topic.BATCHES, raw(0))], [(Topic.LIFECYCLE, raw(3, None))]]
     rebuilt, progress = Rebuilt(), list[int]()
     spans = [Span(topic, 0, 0, 9) for topic in TOPICS]
@@ -104,8 +104,8 @@ def test_each_chunk_is_added_and_reported(source: ReplaySource) -> None:
     assert progress == [2, 1, 1]
     headers = (("name", b"n"),)
     assert rebuilt.given == [
-        (2, 7, b"v"),
-        (1, 8, None),
+        (2, 7, 5, b"v"),
+        (1, 8, 6, None),
         ReadRecord(Topic.BATCHES, 1, 0, 5, headers, b"v"),
         ReadRecord(Topic.LIFECYCLE, 1, 3, 5, headers, None),
     ]
