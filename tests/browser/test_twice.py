@@ -1,5 +1,6 @@
-"""A person who clicks twice, holds a key down, presses a button again or leaves a question: nothing is done that they did not mean."""
+"""A person who clicks twice, holds a key down, or presses a button again after a lost response: nothing is done that they did not mean."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -7,10 +8,13 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
-from schemas.paths import API_PATH
+from schemas.paths import API_PATH, API_ROOT
 from tests.browser.conftest import Watch, log_in
 from tests.browser.registering import Registering, registering_console
-from tests.support.pipeline import item
+from tests.browser.test_registering import LOSE_THE_RESPONSE
+from tests.support.console import running_console, with_console
+from tests.support.pipeline import item, standard_directory
+from tests.support.webhooks import on_loopback
 
 
 @pytest.fixture
@@ -126,3 +130,62 @@ def test_a_double_click_dismisses_one_batch(registering: Registering, context: B
     page.evaluate("new Promise((resolve) => setTimeout(resolve))")
     expect(needed).to_have_count(1)
     assert len(dismissals) == 1
+
+
+def test_a_button_that_is_pressed_again_after_a_lost_response_does_nothing_twice(
+    settings: Settings, engine: Engine, context: BrowserContext
+) -> None:
+    standard_directory(engine)
+    with running_console(with_console(on_loopback(settings))) as (console, _):
+        page = context.new_page()
+        log_in(page, console, "Boss")
+        page.goto(f"{console.url}/console/webhooks")
+        lost = page.get_by_role("alert").filter(has_text="can't be reached")
+
+        # A letter too many meanwhile makes no second webhook.
+        url, create = page.get_by_label("receiver"), page.get_by_role("button", name="Create")
+        url.fill("http://127.0.0.1:9/in")
+        page.evaluate(LOSE_THE_RESPONSE, f"{API_ROOT}/webhooks")
+        create.click()
+        lost.wait_for()
+        page.evaluate("window.fetch = window.fetchBefore")
+        url.fill("http://127.0.0.1:9/into")
+        url.fill("http://127.0.0.1:9/in")
+        create.click()
+        page.get_by_role("button", name="I have stored it").click()
+        expect(page.get_by_role("heading", name="http://127.0.0.1:9/in")).to_have_count(1)
+
+        rotate = page.get_by_role("button", name=re.compile("New secret"))
+        with page.expect_response(re.compile(f"{API_ROOT}/webhooks$")) as listed:
+            page.reload()
+        webhook_id = listed.value.json()["data"][0]["webhook_id"]
+        page.evaluate(LOSE_THE_RESPONSE, f"{API_ROOT}/webhooks/{webhook_id}/rotate-secret")
+        rotate.click()
+        lost.wait_for()
+        page.evaluate("window.fetch = window.fetchBefore")
+        rotate.click()
+        expect(page.locator(".secret")).to_contain_text("whsec_")
+        changes = page.get_by_role("region", name="What was changed").get_by_role("listitem")
+        expect(changes).to_have_count(2)
+        # The next time it is another intention.
+        rotate.click()
+        expect(changes).to_have_count(3)
+
+
+def test_a_group_that_is_saved_again_after_a_lost_response_is_stored_once(
+    registering: Registering, context: BrowserContext
+) -> None:
+    page = context.new_page()
+    log_in(page, registering.server)
+    fill_in(page, registering)
+    page.get_by_text("Save as a regular group").click()
+    page.get_by_label("Name of the group").fill("Tuesdays")
+    page.evaluate(LOSE_THE_RESPONSE, f"{API_ROOT}/templates")
+    save = page.get_by_role("button", name="Save the group")
+    save.click()
+    expect(page.get_by_role("alert")).to_contain_text("can't be reached")
+    page.evaluate("window.fetch = window.fetchBefore")
+    save.click()
+    expect(page.get_by_text("Tuesdays is saved")).to_be_visible()
+    page.goto(f"{registering.url}/console/templates")
+    expect(page.get_by_role("heading", name="Tuesdays")).to_have_count(1)

@@ -10,7 +10,7 @@ const PASSING = [429, 503];
 
 /**
  * One action at a time. After a lost connection, an overload or a new login it is repeated as it was, with its Idempotency-Key, so nothing is
- * done twice.
+ * done twice. What the person has left is not repeated.
  */
 export class Action {
   /** @type {"idle" | "running" | "waiting"} */
@@ -22,8 +22,14 @@ export class Action {
   /** Seconds until the action is repeated. */
   seconds = 0;
 
-  /** @type {(() => Promise<void>) | null} */
+  /** What is repeated. Null: nothing is. @type {(() => Promise<void>) | null} */
   #work = null;
+
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #countdown;
+
+  /** The Idempotency-Keys of what was asked for and has not succeeded yet. @type {Map<string, string>} */
+  #keys = new Map();
 
   /** What `runLast` was asked for while something ran. @type {(() => Promise<void>) | null} */
   #next = null;
@@ -47,6 +53,7 @@ export class Action {
     if (this.state === "running") {
       return;
     }
+    clearInterval(this.#countdown);
     this.#work = work;
     this.state = "running";
     this.problem = null;
@@ -66,13 +73,30 @@ export class Action {
         return;
       }
       this.problem = error;
-      if (PASSING.includes(error.status)) {
+      if (this.#work !== null && PASSING.includes(error.status)) {
         this.#wait(error.retryAfter);
       }
     } finally {
       this.context.redraw();
       await this.#runNext();
     }
+  }
+
+  /**
+   * Runs work that sends a request with an Idempotency-Key. The same intention has the same key until it has succeeded, so a person who presses the
+   * button again after a lost response does nothing twice.
+   *
+   * @param {unknown} intention whatever would make it another request
+   * @param {(key: string) => Promise<void>} work
+   */
+  async send(intention, work) {
+    const wanted = JSON.stringify(intention);
+    await this.run(async () => {
+      const key = this.#keys.get(wanted) ?? api.newKey();
+      this.#keys.set(wanted, key);
+      await work(key);
+      this.#keys.delete(wanted);
+    });
   }
 
   /**
@@ -104,8 +128,10 @@ export class Action {
     }
   }
 
-  /** Forgets the problem, for example because the person has changed the form. */
+  /** Forgets the problem, because the person has changed the form or has left the question. What still runs is not repeated if it fails. */
   clear() {
+    this.#work = null;
+    clearInterval(this.#countdown);
     if (this.state !== "running") {
       this.state = "idle";
       this.problem = null;
@@ -116,14 +142,9 @@ export class Action {
   #wait(seconds) {
     this.state = "waiting";
     this.seconds = seconds;
-    const timer = setInterval(() => {
-      if (this.state !== "waiting") {
-        clearInterval(timer);
-        return;
-      }
+    this.#countdown = setInterval(() => {
       this.seconds -= 1;
       if (this.seconds <= 0) {
-        clearInterval(timer);
         this.repeat();
       }
       this.context.redraw();
@@ -144,6 +165,6 @@ export class Action {
         </div>
       `;
     }
-    return problemAlert(problem, problem.mayPass ? { label: text("try_again"), act: () => this.repeat() } : null);
+    return problemAlert(problem, problem.mayPass && this.#work !== null ? { label: text("try_again"), act: () => this.repeat() } : null);
   }
 }

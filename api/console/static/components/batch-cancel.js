@@ -11,7 +11,6 @@ import { html, nothing } from "/console/static/vendored.js";
 const LONGEST_REASON = 500;
 
 export class CancelDialog {
-  #key = api.newKey();
   #reason = "";
 
   /** @param {import("/console/static/components/batch-page.js").BatchPage} page */
@@ -59,9 +58,9 @@ export class CancelDialog {
   #submit(event) {
     event.preventDefault();
     const { page } = this;
-    this.action.run(async () => {
-      const reason = this.#reason.trim();
-      await page.changing(() => api.cancel(page.batch.batch_id, reason === "" ? null : reason, this.#key));
+    const reason = this.#reason.trim();
+    this.action.send(reason, async (key) => {
+      await page.changing(() => api.cancel(page.batch.batch_id, reason === "" ? null : reason, key));
       page.dialog.close();
       page.say([text("cancel.done", page.batch)]);
     });

@@ -50,8 +50,6 @@ export class BatchPage {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #nextReading;
 
-  #dismissalKey = api.newKey();
-
   /** Whether the batch's receipt is waited for. */
   #isUnsigned = false;
 
@@ -285,9 +283,9 @@ export class BatchPage {
   }
 
   #dismiss() {
-    this.dismissing.run(async () => {
-      await this.changing(() => api.dismiss(this.batch.batch_id, this.#dismissalKey));
-      this.#dismissalKey = api.newKey();
+    const { batch_id: batchId } = this.batch;
+    this.dismissing.send(batchId, async (key) => {
+      await this.changing(() => api.dismiss(batchId, key));
       this.say([text("dismiss.done")]);
     });
   }

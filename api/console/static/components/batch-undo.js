@@ -14,7 +14,6 @@ const NAMED = 10;
 const REASON_OF_DRY_RUN = "-";
 
 export class UndoDialog {
-  #key = api.newKey();
   #reason = "";
   #isReasonMissing = false;
 
@@ -95,8 +94,8 @@ export class UndoDialog {
       focusOn("reason");
       return;
     }
-    this.action.run(async () => {
-      const undone = await page.changing(() => api.revoke(page.batch.batch_id, { ...this.selection, reason }, this.#key));
+    this.action.send(reason, async (key) => {
+      const undone = await page.changing(() => api.revoke(page.batch.batch_id, { ...this.selection, reason }, key));
       page.dialog.close();
       page.say(undoneSentences(undone, page, "done"));
     });

@@ -1,18 +1,13 @@
 // One activity and everything that happened to it. Coordinators and administrators can undo it here.
 
 import * as api from "/console/static/api.js";
-import { Action } from "/console/static/components/action.js";
-import { submitOnCtrlEnter } from "/console/static/components/dialog.js";
+import { UndoActivityDialog } from "/console/static/components/activity-undo.js";
+import { Dialog } from "/console/static/components/dialog.js";
 import { shownDate, shownMinutes } from "/console/static/dates.js";
 import { errorText, keptText, moment, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
-const MAX_REASON_LENGTH = 500;
-
 export class OneActivity {
-  /** The Idempotency-Key of the undo that the person is about to confirm. */
-  key = api.newKey();
-  isReasonMissing = false;
   wasUndone = false;
 
   /**
@@ -23,7 +18,7 @@ export class OneActivity {
     this.context = context;
     this.directory = directory;
     this.activity = activity;
-    this.undoing = new Action(context);
+    this.dialog = new Dialog(context);
   }
 
   /**
@@ -45,39 +40,11 @@ export class OneActivity {
     return closedThrough !== null && this.activity.activity_date <= closedThrough;
   }
 
-  /** @returns {any} */
-  get dialog() {
-    return document.getElementById("undo");
-  }
-
-  askReason() {
-    this.key = api.newKey();
-    this.isReasonMissing = false;
-    this.undoing.clear();
+  /** The activity was undone. */
+  async readAgain() {
+    this.activity = await api.activity(this.activity.activity_id);
+    this.wasUndone = true;
     this.context.redraw();
-    this.dialog.showModal();
-  }
-
-  /** @param {Event} event */
-  undo(event) {
-    event.preventDefault();
-    const field = /** @type {HTMLTextAreaElement} */ (document.getElementById("reason"));
-    const reason = field.value.trim();
-    this.isReasonMissing = reason === "";
-    this.context.redraw();
-    if (reason === "") {
-      field.focus();
-      return;
-    }
-    const { activity_id: activityId } = this.activity;
-    this.undoing.run(async () => {
-      await api.revokeActivity(activityId, reason, this.key);
-      this.activity = await api.activity(activityId);
-      this.wasUndone = true;
-      this.dialog.close();
-      this.context.redraw();
-      document.getElementById("undone")?.focus();
-    });
   }
 
   view() {
@@ -107,7 +74,7 @@ export class OneActivity {
         <h2 class="ds-heading" data-size="sm" id="history">${text("activity.history")}</h2>
         <ol class="trail">${activity.history.map((/** @type {any} */ entry) => this.entry(entry))}</ol>
       </section>
-      ${this.reasonDialog()}
+      ${this.dialog.view()}
     `;
   }
 
@@ -117,7 +84,8 @@ export class OneActivity {
     }
     return html`
       <p class="buttons">
-        <button type="button" class="ds-button" data-variant="secondary" data-color="danger" @click=${() => this.askReason()}>${text("activity.undo")}</button>
+        <button type="button" class="ds-button" data-variant="secondary" data-color="danger"
+          @click=${() => this.dialog.open(new UndoActivityDialog(this))}>${text("activity.undo")}</button>
       </p>
     `;
   }
@@ -152,30 +120,6 @@ export class OneActivity {
     return Object.entries(shown)
       .filter(([name]) => name in correction)
       .map(([name, show]) => fact(text(`activity.corrected.${name}`), show(correction[name])));
-  }
-
-  reasonDialog() {
-    return html`
-      <dialog class="ds-dialog" id="undo" aria-labelledby="undo-heading">
-        <form class="dialog-form" @submit=${(/** @type {Event} */ event) => this.undo(event)} @keydown=${submitOnCtrlEnter}>
-          <h2 class="ds-heading" data-size="sm" id="undo-heading">${text("activity.undo.heading")}</h2>
-          <p class="ds-paragraph">${text("activity.undo.what")}</p>
-          <div class="ds-field">
-            <label class="ds-label" for="reason">${text("activity.undo.reason")}</label>
-            <p class="ds-paragraph" data-field="description" id="reason-hint">${text("activity.undo.hint")}</p>
-            <textarea
-              class="ds-input" id="reason" rows="3" maxlength=${MAX_REASON_LENGTH} aria-invalid=${this.isReasonMissing}
-              aria-describedby="reason-hint reason-mistake"></textarea>
-            <p class="ds-validation-message" id="reason-mistake" ?hidden=${!this.isReasonMissing}>${text("activity.undo.reason_missing")}</p>
-          </div>
-          ${this.undoing.view()}
-          <p class="buttons">
-            <button type="submit" class="ds-button" data-color="danger" aria-disabled=${this.undoing.isBusy}>${text("activity.undo")}</button>
-            <button type="button" class="ds-button" data-variant="tertiary" @click=${() => this.dialog.close()}>${text("activity.undo.keep")}</button>
-          </p>
-        </form>
-      </dialog>
-    `;
   }
 }
 

@@ -38,11 +38,14 @@ export class SaveTemplate {
               change: (value) => {
                 this.#name = value;
                 this.#said = "";
+                this.action.clear();
                 this.context.redraw();
               },
             })}
             ${weekdayField(this.#weekday, (weekday) => {
               this.#weekday = weekday;
+              this.action.clear();
+              this.context.redraw();
             })}
           </div>
           ${this.action.view()}
@@ -65,12 +68,11 @@ export class SaveTemplate {
 
   /** @param {import("/console/static/registering/draft.js").Draft} draft @param {string | null} coordinatorId @param {number} minutes */
   #save(draft, coordinatorId, minutes) {
-    const key = api.newKey();
     const template = {
       name: this.#name.trim(), mentor_ids: [...draft.chosen], activity_type: draft.type, duration_minutes: minutes, weekday: this.#weekday,
       ...(coordinatorId === null ? {} : { coordinator_id: coordinatorId }),
     };
-    this.action.run(async () => {
+    this.action.send(template, async (key) => {
       await api.createTemplate(template, key);
       this.#said = text("template.saved", { name: template.name });
       this.#name = "";

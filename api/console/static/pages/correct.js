@@ -39,9 +39,6 @@ class CorrectPage {
   /** What is wrong with the form as a whole. */
   #summary = "";
 
-  /** @type {{ key: string, body: string } | null} */
-  #sent = null;
-
   /** @param {import("/console/static/app.js").Context} context */
   constructor(context) {
     this.context = context;
@@ -172,9 +169,9 @@ class CorrectPage {
       ...(corrected.length === 0 ? {} : { corrections: corrected.map((row) => row.correction()) }),
       ...(unchanged.length === 0 ? {} : { item_ids: unchanged.map((row) => row.item.item_id) }),
     };
-    this.retrying.run(async () => {
+    this.retrying.send(request, async (key) => {
       try {
-        const { retried } = await api.retry(this.#batch.batch_id, request, this.#keyOf(request));
+        const { retried } = await api.retry(this.#batch.batch_id, request, key);
         location.assign(`/console/batches/${this.#batch.batch_id}?retried=${retried}`);
       } catch (error) {
         if (error instanceof api.Problem && error.status === MISTAKES && this.#place(error.values.errors ?? [], corrected)) {
@@ -186,15 +183,6 @@ class CorrectPage {
         throw error;
       }
     });
-  }
-
-  /** The same key for the same request, so that a repetition does nothing twice. @param {unknown} request */
-  #keyOf(request) {
-    const body = JSON.stringify(request);
-    if (this.#sent?.body !== body) {
-      this.#sent = { key: api.newKey(), body };
-    }
-    return this.#sent.key;
   }
 
   /** Shows the first field with a mistake. @param {CorrectedRow[]} wrong */

@@ -3,6 +3,7 @@
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
 import { field } from "/console/static/components/field.js";
+import { Question } from "/console/static/components/question.js";
 import { readDirectory } from "/console/static/directory.js";
 import { text } from "/console/static/messages.js";
 import { html } from "/console/static/vendored.js";
@@ -15,8 +16,6 @@ export async function page(context) {
 
 class ForgettingPage {
   #typed = "";
-  /** The mentor to forget, once the person has chosen one. */
-  #chosen = "";
   #isMissing = false;
   /** The request, once it is made. @type {any} */
   #request = null;
@@ -25,7 +24,8 @@ class ForgettingPage {
   constructor(context, directory) {
     this.context = context;
     this.directory = directory;
-    this.asking = new Action(context);
+    /** Whether the mentor that the person has chosen is forgotten. */
+    this.asking = new Question(context);
     this.looking = new Action(context);
   }
 
@@ -35,7 +35,7 @@ class ForgettingPage {
       <h1 class="ds-heading" data-size="lg">${text("forget.heading")}</h1>
       <p class="ds-paragraph prose lead">${text("forget.lead")}</p>
       <div class="ds-card one-activity" data-color="neutral">
-        ${this.context.me.role !== "admin" ? text("forget.only_admins") : this.#request !== null ? this.#state() : this.#chosen === "" ? this.#form() : this.#question()}
+        ${this.context.me.role !== "admin" ? text("forget.only_admins") : this.#request !== null ? this.#state() : this.asking.about === null ? this.#form() : this.#question(this.asking.about)}
       </div>
     `;
   }
@@ -56,24 +56,29 @@ class ForgettingPage {
   /** @param {Event} event */
   #choose(event) {
     event.preventDefault();
-    this.#chosen = this.#typed.trim();
-    this.#isMissing = this.#chosen === "";
-    this.asking.clear();
-    this.#show(this.#isMissing ? "mentor" : "state");
+    const mentorId = this.#typed.trim();
+    this.#isMissing = mentorId === "";
+    if (this.#isMissing) {
+      this.#show("mentor");
+    } else {
+      this.asking.ask(mentorId, "state");
+    }
   }
 
-  #question() {
+  /** @param {string} mentorId */
+  #question(mentorId) {
+    const { action } = this.asking;
     return html`
-      <h2 class="ds-heading" data-size="sm" id="state" tabindex="-1">${text("forget.question", { who: this.#who() })}</h2>
+      <h2 class="ds-heading" data-size="sm" id="state" tabindex="-1">${text("forget.question", { who: this.#who(mentorId) })}</h2>
       <p class="ds-paragraph">${text("forget.what")}</p>
-      ${this.asking.view()}
+      ${action.view()}
       <p class="buttons">
-        <button type="button" class="ds-button" data-color="danger" aria-disabled=${this.asking.isBusy} @click=${() => this.#ask()}>
+        <button type="button" class="ds-button" data-color="danger" aria-disabled=${action.isBusy} @click=${() => this.#ask(mentorId)}>
           ${text("forget.do")}
         </button>
         <button
-          type="button" class="ds-button" data-variant="secondary" ?disabled=${this.asking.state === "running"}
-          @click=${() => { this.#chosen = ""; this.#show("mentor"); }}
+          type="button" class="ds-button" data-variant="secondary" ?disabled=${action.state === "running"}
+          @click=${() => this.asking.leave("mentor")}
         >
           ${text("forget.leave")}
         </button>
@@ -81,17 +86,18 @@ class ForgettingPage {
     `;
   }
 
-  /** The name with the id: it can't be undone, and two people may have one name. */
-  #who() {
-    const name = this.directory.mentorName(this.#chosen);
-    return name === this.#chosen ? name : `${name} (${this.#chosen})`;
+  /** The name with the id: it can't be undone, and two people may have one name. @param {string} mentorId */
+  #who(mentorId) {
+    const name = this.directory.mentorName(mentorId);
+    return name === mentorId ? name : `${name} (${mentorId})`;
   }
 
-  #ask() {
-    this.asking.run(async () => {
-      this.#request = await api.forgetMentor(this.#chosen);
-      this.#chosen = this.#typed = "";
-      this.#show("state");
+  /** @param {string} mentorId */
+  #ask(mentorId) {
+    this.asking.action.run(async () => {
+      this.#request = await api.forgetMentor(mentorId);
+      this.#typed = "";
+      this.asking.leave("state");
     });
   }
 

@@ -95,8 +95,7 @@ class Home {
 
   /** @param {any} batch */
   dismiss(batch) {
-    const key = api.newKey();
-    this.action.run(async () => {
+    this.action.send(batch.batch_id, async (key) => {
       await api.dismiss(batch.batch_id, key);
       await this.load();
       this.said = text("home.dismissed", { label: batch.label ?? text("batch.no_label") });

@@ -107,6 +107,7 @@ class Registration {
   changed() {
     this.edits += 1;
     this.action.clear();
+    this.template.action.clear();
     this.refused = new Map();
     this.said = "";
     this.context.redraw();

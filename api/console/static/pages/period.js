@@ -26,8 +26,6 @@ class PeriodPage {
   reason = "";
   /** @type {{ date?: string, reason?: string }} the sentence for each field that can't be used */
   mistakes = {};
-  /** The Idempotency-Key of the change that the person is about to send. */
-  key = api.newKey();
   /** What the last change did. */
   done = "";
 
@@ -62,7 +60,6 @@ class PeriodPage {
   changed() {
     this.mistakes = {};
     this.done = "";
-    this.key = api.newKey();
     this.changing.clear();
     this.context.redraw();
   }
@@ -97,9 +94,11 @@ class PeriodPage {
       document.getElementById(this.mistakes.date !== undefined ? "closed-through" : "reason")?.focus();
       return;
     }
-    this.changing.run(async () => {
+    const change = { closed_through: wanted ?? null, reason: this.reason.trim() };
+    // The same change of another state is another request.
+    this.changing.send([change, this.tag], async (key) => {
       try {
-        await api.changePeriod({ closed_through: wanted ?? null, reason: this.reason.trim() }, this.key, this.tag);
+        await api.changePeriod(change, key, this.tag);
       } catch (error) {
         if (error instanceof api.Problem && error.code === "period_changed") {
           await this.read();
@@ -108,7 +107,6 @@ class PeriodPage {
       }
       await this.start();
       this.reason = "";
-      this.key = api.newKey();
       this.done = text("period.done");
       this.context.redraw();
       document.getElementById("state")?.focus();

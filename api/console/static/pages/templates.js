@@ -5,6 +5,7 @@ import { Action } from "/console/static/components/action.js";
 import { activityType } from "/console/static/components/activity-fields.js";
 import { field, sentence } from "/console/static/components/field.js";
 import { MentorChoice } from "/console/static/components/mentor-choice.js";
+import { Question } from "/console/static/components/question.js";
 import { errorSummary } from "/console/static/components/error-summary.js";
 import { weekdayField } from "/console/static/components/weekday-field.js";
 import { readMinutes, shownMinutes } from "/console/static/dates.js";
@@ -31,15 +32,14 @@ class Templates {
   /** The template that is changed, or made. @type {Editor | null} */
   editor = null;
 
-  /** The id of the template that is about to be deleted. @type {string | null} */
-  deleting = null;
-
   said = "";
 
   /** @param {import("/console/static/app.js").Context} context */
   constructor(context) {
     this.context = context;
     this.action = new Action(context);
+    /** Whether a template is deleted. */
+    this.deleting = new Question(context);
   }
 
   async load() {
@@ -49,6 +49,7 @@ class Templates {
   /** @param {any} template null: a new one */
   edit(template) {
     this.said = "";
+    this.deleting.leave("heading");
     this.action.run(async () => {
       const coordinatorId = template?.coordinator_id ?? this.context.me.subject;
       const [scope, current] = await Promise.all([
@@ -71,13 +72,11 @@ class Templates {
 
   /** @param {any} template */
   delete(template) {
-    this.action.run(async () => {
+    this.deleting.action.run(async () => {
       await api.deleteTemplate(template.template_id, null);
       await this.load();
-      this.deleting = null;
       this.said = text("template.deleted", { name: template.name });
-      this.context.redraw();
-      document.getElementById("heading")?.focus();
+      this.deleting.leave("heading");
     });
   }
 
@@ -102,16 +101,7 @@ class Templates {
   #card(template) {
     const { name, mentor_ids, activity_type, duration_minutes, weekday, template_id } = template;
     const type = this.types.find((each) => each.activity_type === activity_type)?.name ?? activity_type;
-    const confirm = () => {
-      this.deleting = template_id;
-      this.context.redraw();
-      document.getElementById("really")?.focus();
-    };
-    const keep = () => {
-      this.deleting = null;
-      this.context.redraw();
-      document.getElementById(`delete-${template_id}`)?.focus();
-    };
+    const opener = `delete-${template_id}`;
     return html`
       <div>
         <h2 class="ds-heading" data-size="xs">${name}</h2>
@@ -122,17 +112,16 @@ class Templates {
         <p class="ds-paragraph">${weekday === null ? text("template.no_weekday") : text("template.every", { weekday: text(`weekday.${weekday}`) })}</p>
       </div>
       <div class="buttons">
-        ${this.deleting === template_id
-          ? html`
-            <span id="really" tabindex="-1">${text("template.really", { name })}</span>
-            <button type="button" class="ds-button" data-size="sm" data-color="danger" @click=${() => this.delete(template)}>${text("template.delete")}</button>
-            <button type="button" class="ds-button" data-size="sm" data-variant="secondary" @click=${keep}>${text("template.keep")}</button>`
+        ${this.deleting.about === template_id
+          ? this.deleting.view({
+            sentence: text("template.really", { name }), yes: text("template.delete"), act: () => this.delete(template), no: text("template.keep"), opener,
+          })
           : html`
             <a class="ds-button" data-size="sm" href="/console/new?template=${template_id}" aria-label="${text("template.use")}: ${name}">${text("template.use")}</a>
             <button type="button" class="ds-button" data-size="sm" data-variant="secondary" aria-label="${text("template.edit")}: ${name}"
               @click=${() => this.edit(template)}>${text("template.edit")}</button>
-            <button type="button" class="ds-button" data-size="sm" data-variant="tertiary" id="delete-${template_id}" aria-label="${text("template.delete")}: ${name}"
-              @click=${confirm}>${text("template.delete")}</button>`}
+            <button type="button" class="ds-button" data-size="sm" data-variant="tertiary" id=${opener} aria-label="${text("template.delete")}: ${name}"
+              @click=${() => this.deleting.ask(template_id)}>${text("template.delete")}</button>`}
       </div>
     `;
   }
@@ -146,7 +135,7 @@ class Editor {
    * @param {import("/console/static/app.js").Context} context
    * @param {import("/console/static/registering/scope.js").Scope} scope
    * @param {any} template null: a new one @param {string | null} tag
-   * @param {(said: string) => void} close
+   * @param {(said: string) => Promise<void>} close
    */
   constructor(context, scope, template, tag, close) {
     this.context = context;
@@ -165,7 +154,6 @@ class Editor {
       this.draft.minutes = String(template.duration_minutes);
       this.draft.chosen = new Set(template.mentor_ids);
     }
-    this.key = api.newKey();
   }
 
   changed() {
@@ -193,9 +181,9 @@ class Editor {
     const values = {
       name: this.name.trim(), mentor_ids: [...draft.chosen], activity_type: draft.type, duration_minutes: readMinutes(draft.minutes), weekday: this.weekday,
     };
-    this.action.run(async () => {
+    this.action.send(values, async (key) => {
       if (this.template === null) {
-        await api.createTemplate(values, this.key);
+        await api.createTemplate(values, key);
       } else {
         await api.replaceTemplate(this.template.template_id, values, this.tag);
       }
@@ -246,7 +234,8 @@ class Editor {
         ${this.action.view()}
         <div class="sticky-row">
           <span class="count">${text(`new.chosen.${draft.chosen.size === 1 ? "one" : "several"}`, { count: draft.chosen.size })}</span>
-          <button type="button" class="ds-button" data-variant="secondary" @click=${() => this.close("")}>${text("template.cancel")}</button>
+          <button type="button" class="ds-button" data-variant="secondary" ?disabled=${this.action.state === "running"}
+            @click=${() => this.action.run(() => this.close(""))}>${text("template.cancel")}</button>
           <button type="button" class="ds-button" aria-disabled=${this.action.isBusy} @click=${() => this.save()}>${text("template.save")}</button>
         </div>
       </div>

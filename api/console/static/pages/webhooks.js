@@ -5,6 +5,7 @@ import { Action } from "/console/static/components/action.js";
 import { Deliveries } from "/console/static/components/deliveries.js";
 import { focusOn } from "/console/static/components/dialog.js";
 import { field, mistakeOf } from "/console/static/components/field.js";
+import { Question } from "/console/static/components/question.js";
 import { mistakeText, moment, text } from "/console/static/messages.js";
 import { readDirectory } from "/console/static/directory.js";
 import { html, nothing } from "/console/static/vendored.js";
@@ -29,9 +30,6 @@ class Webhooks {
   /** The webhook that was just made or whose secret was, with its secret. @type {any | null} */
   shown = null;
 
-  /** The id of the webhook that is about to be deleted. @type {string | null} */
-  deleting = null;
-
   /** The open lists of deliveries, by webhook. @type {Map<string, Deliveries>} */
   opened = new Map();
 
@@ -41,7 +39,6 @@ class Webhooks {
   events = new Set(["BatchCompleted"]);
   /** @type {{ url?: string, events?: string }} the sentence for each field that can't be used */
   mistakes = {};
-  key = api.newKey();
 
   /** @param {import("/console/static/app.js").Context} context @param {import("/console/static/directory.js").Directory} directory */
   constructor(context, directory) {
@@ -49,6 +46,8 @@ class Webhooks {
     this.directory = directory;
     this.creating = new Action(context);
     this.action = new Action(context);
+    /** Whether a webhook is deleted. */
+    this.deleting = new Question(context);
   }
 
   get mayChange() {
@@ -72,7 +71,6 @@ class Webhooks {
 
   changed() {
     this.mistakes = {};
-    this.key = api.newKey();
     this.creating.clear();
     this.context.redraw();
   }
@@ -93,9 +91,10 @@ class Webhooks {
       focusOn(this.mistakes.url !== undefined ? "url" : EVENTS[0]);
       return;
     }
-    this.creating.run(async () => {
+    const webhook = { url, events: EVENTS.filter((each) => this.events.has(each)) };
+    this.creating.send(webhook, async (key) => {
       try {
-        this.shown = await api.createWebhook({ url, events: EVENTS.filter((each) => this.events.has(each)) }, this.key);
+        this.shown = await api.createWebhook(webhook, key);
       } catch (error) {
         const refused = error instanceof api.Problem ? error.values.errors?.find((/** @type {any} */ each) => each.pointer === "/url") : undefined;
         if (refused === undefined) {
@@ -108,7 +107,6 @@ class Webhooks {
       }
       await this.load();
       this.url = "";
-      this.key = api.newKey();
       this.said = "";
       this.context.redraw();
       focusOn("secret-heading");
@@ -117,8 +115,7 @@ class Webhooks {
 
   /** @param {any} webhook */
   rotate(webhook) {
-    const key = api.newKey();
-    this.action.run(async () => {
+    this.action.send(webhook.webhook_id, async (key) => {
       this.shown = await api.rotateWebhookSecret(webhook.webhook_id, key);
       await this.load();
       this.context.redraw();
@@ -128,7 +125,13 @@ class Webhooks {
 
   /** @param {any} webhook */
   enable(webhook) {
-    this.#change(() => api.enableWebhook(webhook.webhook_id), text("webhook.enabled", { url: webhook.url }));
+    this.action.run(async () => {
+      await api.enableWebhook(webhook.webhook_id);
+      await this.load();
+      this.said = text("webhook.enabled", { url: webhook.url });
+      this.context.redraw();
+      focusOn("heading");
+    });
   }
 
   /** @param {any} webhook */
@@ -142,21 +145,14 @@ class Webhooks {
 
   /** @param {any} webhook */
   delete(webhook) {
-    this.deleting = null;
-    if (this.shown?.webhook_id === webhook.webhook_id) {
-      this.shown = null;
-    }
-    this.#change(() => api.deleteWebhook(webhook.webhook_id), text("webhook.deleted", { url: webhook.url }));
-  }
-
-  /** @param {() => Promise<unknown>} change @param {string} done what it did */
-  #change(change, done) {
-    this.action.run(async () => {
-      await change();
+    this.deleting.action.run(async () => {
+      await api.deleteWebhook(webhook.webhook_id);
+      if (this.shown?.webhook_id === webhook.webhook_id) {
+        this.shown = null;
+      }
       await this.load();
-      this.said = done;
-      this.context.redraw();
-      focusOn("heading");
+      this.said = text("webhook.deleted", { url: webhook.url });
+      this.deleting.leave("heading");
     });
   }
 
@@ -171,7 +167,10 @@ class Webhooks {
 
   /** @param {any} webhook */
   toggle(webhook) {
-    if (this.opened.delete(webhook.webhook_id)) {
+    const open = this.opened.get(webhook.webhook_id);
+    if (open !== undefined) {
+      open.action.clear();
+      this.opened.delete(webhook.webhook_id);
       this.context.redraw();
       return;
     }
@@ -281,25 +280,18 @@ class Webhooks {
     if (!this.mayChange) {
       return shows;
     }
-    if (this.deleting === webhook_id) {
-      return html`
-        <span id="really" tabindex="-1">${text("webhook.really")}</span>
-        <button type="button" class="ds-button" data-size="sm" data-color="danger" @click=${() => this.delete(webhook)}>${text("webhook.delete")}</button>
-        ${button(text("webhook.keep"), () => this.#askToDelete(null, `delete-${webhook_id}`))}`;
+    const opener = `delete-${webhook_id}`;
+    if (this.deleting.about === webhook_id) {
+      return this.deleting.view({
+        sentence: text("webhook.really"), yes: text("webhook.delete"), act: () => this.delete(webhook), no: text("webhook.keep"), opener,
+      });
     }
     return html`
       ${webhook.enabled ? button(text("webhook.test"), () => this.test(webhook), "primary") : button(text("webhook.enable"), () => this.enable(webhook), "primary")}
       ${shows}
       ${button(text("webhook.rotate"), () => this.rotate(webhook))}
-      ${button(text("webhook.delete"), () => this.#askToDelete(webhook_id, "really"), "tertiary", `delete-${webhook_id}`)}
+      ${button(text("webhook.delete"), () => this.deleting.ask(webhook_id), "tertiary", opener)}
     `;
-  }
-
-  /** @param {string | null} webhookId @param {string} focus */
-  #askToDelete(webhookId, focus) {
-    this.deleting = webhookId;
-    this.context.redraw();
-    focusOn(focus);
   }
 
   #form() {

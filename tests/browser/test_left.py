@@ -1,0 +1,183 @@
+"""What a person has left, a dialog, a question or a form, is not done later: not after an overload, nor when the network is back."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Route, expect
+from sqlalchemy import Engine
+
+from orchestrator.process.settings import Settings
+from schemas.paths import API_PATH
+from tests.browser.conftest import log_in
+from tests.browser.registering import Registering, registering_console
+from tests.browser.test_console import check
+from tests.browser.test_registering import problem
+from tests.browser.test_twice import fill_in
+from tests.support.api_server import ApiServer
+from tests.support.console import running_console, with_console
+from tests.support.pipeline import standard_directory
+from tests.support.webhooks import on_loopback
+
+
+@pytest.fixture
+def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
+    with registering_console(settings, engine) as registering:
+        yield registering
+
+
+class Failing:
+    """The requests with this method and end fail while `is_failing`, and are counted."""
+
+    def __init__(self, page: Page, method: str, end: str) -> None:
+        self.method = method
+        self.count = 0
+        self.is_lost = False
+        """Whether no response comes, instead of an overload."""
+        page.route(re.compile(end), self._take)
+
+    def _take(self, route: Route) -> None:
+        if route.request.method != self.method:
+            route.fallback()
+            return
+        self.count += 1
+        if self.is_lost:
+            route.abort()
+        else:
+            route.fulfill(status=503, json=problem("overloaded", 503), headers={"Retry-After": "2"})
+
+
+def wait_long(page: Page) -> None:
+    """Lets the time pass in which an overload is waited out, and the network come back."""
+    page.clock.run_for(10_000)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve))")
+
+
+def test_an_undo_is_not_done_after_its_dialog_was_closed(console: ApiServer, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.clock.install()
+    log_in(page, console)
+    page.get_by_role("link", name="Activities").click()
+    page.get_by_role("button", name="All dates").click()
+    page.locator(".narrow-rows tbody a").first.click()
+    undo = Failing(page, "POST", "/revoke$")
+    dialog = page.get_by_role("dialog")
+
+    def ask() -> None:
+        page.get_by_role("button", name="Undo this activity").click()
+        dialog.get_by_label("Why?").fill("Wrong date")
+        dialog.get_by_role("button", name="Undo this activity").click()
+        expect(dialog.get_by_role("alert")).to_be_visible()
+
+    ask()
+    dialog.get_by_role("button", name="Keep").click()
+    expect(dialog).to_be_hidden()
+    wait_long(page)
+    assert undo.count == 1
+
+    undo.is_lost = True
+    ask()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    wait_long(page)
+    assert undo.count == 2
+
+    # As long as it is open, the same is asked again.
+    ask()
+    wait_long(page)
+    expect(dialog.get_by_role("alert")).to_be_visible()
+    assert undo.count == 4
+
+
+def test_nothing_is_deleted_forgotten_or_stored_after_its_question_was_left(
+    settings: Settings, engine: Engine, context: BrowserContext
+) -> None:
+    standard_directory(engine)
+    with running_console(with_console(on_loopback(settings))) as (console, _):
+        page = context.new_page()
+        page.clock.install()
+        log_in(page, console, "Boss")
+
+        page.goto(f"{console.url}/console/webhooks")
+        page.get_by_label("receiver").fill("http://127.0.0.1:9/in")
+        page.get_by_role("button", name="Create").click()
+        page.get_by_role("button", name="I have stored it").click()
+        deletion = Failing(page, "DELETE", "/webhooks/")
+        page.get_by_role("button", name=re.compile("Delete")).click()
+        page.get_by_role("button", name="Delete").click()
+        expect(page.get_by_role("alert")).to_contain_text("Tries again")
+        page.get_by_role("button", name="Keep").click()
+        expect(page.get_by_role("alert")).to_have_count(0)
+        wait_long(page)
+        assert deletion.count == 1
+
+        page.goto(f"{console.url}/console/forget")
+        forgetting = Failing(page, "POST", "/forgettings$")
+        page.get_by_label("mentor").fill("mentor-1")
+        page.get_by_role("button", name="Continue").click()
+        page.get_by_role("button", name="Forget for good").click()
+        expect(page.get_by_role("alert")).to_contain_text("Tries again")
+        page.get_by_role("button", name="Do not forget").click()
+        wait_long(page)
+        expect(page.get_by_label("mentor")).to_be_visible()
+        assert forgetting.count == 1
+
+
+def test_no_template_is_stored_or_deleted_after_its_form_was_left(
+    registering: Registering, context: BrowserContext, screenshots: Path
+) -> None:
+    page = context.new_page()
+    page.clock.install()
+    log_in(page, registering.server)
+    page.goto(f"{registering.url}/console/templates")
+    alert = page.get_by_role("alert")
+
+    def fill_in_template() -> None:
+        page.get_by_role("button", name="New regular group").click()
+        page.get_by_label("Name of the group").fill("Thursdays")
+        page.get_by_text("Course").click()
+        page.get_by_role("button", name="All of Bergen (25)").click()
+        page.get_by_role("button", name="Save the group").click()
+
+    fill_in_template()
+    expect(page.get_by_text("Thursdays is saved.")).to_be_visible()
+    storing = Failing(page, "POST", "/templates$")
+    fill_in_template()
+    expect(alert).to_contain_text("Tries again")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="New regular group")).to_be_visible()
+    wait_long(page)
+    assert storing.count == 1
+
+    deletion = Failing(page, "DELETE", "/templates/")
+    page.get_by_role("button", name="Delete: Thursdays").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(alert).to_contain_text("Tries again")
+    check(page, screenshots / "template-question.png")
+    page.get_by_role("button", name="Keep").click()
+    expect(alert).to_have_count(0)
+    expect(page.get_by_role("button", name="Delete: Thursdays")).to_be_focused()
+    wait_long(page)
+    assert deletion.count == 1
+
+
+def test_nothing_is_registered_after_the_review_was_left(registering: Registering, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.clock.install()
+    log_in(page, registering.server)
+    review, register = fill_in(page, registering)
+    submission = Failing(page, "POST", f"{API_PATH}$")
+    held = list[Route]()
+    page.route(re.compile(f"{API_PATH}$"), lambda route: held.append(route), times=1)
+    review.click()
+    with page.expect_request(re.compile(f"{API_PATH}$")):
+        register.click()
+    # It is under way, and fails after the person has gone back.
+    page.get_by_role("button", name="Back").click()
+    expect(page.get_by_text("25 chosen")).to_be_visible()
+    held[0].fallback()
+    expect(page.get_by_role("alert")).to_be_visible()
+    wait_long(page)
+    assert submission.count == 1
