@@ -191,7 +191,7 @@ def _rows(record: ReadRecord, envelope: Envelope, only: UUID | None, people: For
         case events.BatchCompleted():
             yield "replay_completion", (data.batch_id, data.retry_number, data.completed_at, data.organization_id)
         case events.BatchRejected():
-            yield "replay_rejection", (data.batch_id, data.rejected_event_id, data.batch_continues)
+            yield "replay_rejection", (data.batch_id, data.rejected_event_id, data.batch_continues, at)
 
 
 def _are_runs(positions: Sequence[tuple[int, ...]]) -> bool:

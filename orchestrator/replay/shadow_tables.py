@@ -58,7 +58,7 @@ COLUMNS = {
     "replay_revocation_read": "batch_id, organization_id, at, revoked_by, reason, runs, partition, record_offset",
     "replay_delete": "batch_id, version, at",
     "replay_completion": "batch_id, retry_number, completed_at, organization_id",
-    "replay_rejection": "batch_id, event_id, batch_continues",
+    "replay_rejection": "batch_id, event_id, batch_continues, at",
     "replay_result": "batch_id, position, attempt, outcome, activity_id, error, partition, record_offset",
 }
 """The columns that are copied into each table, in this order."""
@@ -174,7 +174,8 @@ class ShadowTables:
         return self._ids(_IN_MOTION)
 
     def not_covered(self, batch_id: UUID | None) -> list[UUID]:
-        """The known batches of which not all parts were read. Looks only at `batch_id` if it is given."""
+        """The known batches of which not all parts were read, or that were refused and perhaps accepted later. Looks only at `batch_id` if it
+        is given."""
         return self._ids(_NOT_COVERED, {"batch_id": batch_id})
 
     def _ids(self, statement: Any, parameters: dict[str, Any] | None = None) -> list[UUID]:

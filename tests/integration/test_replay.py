@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -653,127 +653,6 @@ POISON = [
     b'{"batch_id": "BATCH", "position": 0, "attempt": 2, "activity_id": "x\\n\\\\.\\n"}',
     b'{"batch_id": "BATCH\\t0\\t1\\tcancelled\\t\\\\N\\t\\\\N\\n", "position": 0, "attempt": 2}',
 ]
-
-
-def twice_named(batch_id: UUID) -> tuple[OutgoingEvent, OutgoingEvent]:
-    """Two parts that name the same mentor. Each is valid by itself."""
-    return (
-        upstream(batch_id, [0], part=1, parts=2, total=2, first_mentor=640),
-        upstream(batch_id, [1], part=2, parts=2, total=2, first_mentor=639),
-    )
-
-
-def receive(pipeline: RecordingPipeline, *parts: OutgoingEvent) -> None:
-    for part in parts:
-        pipeline.queues[Topic.BATCHES].append(part)
-        pipeline.drain()
-
-
-def test_a_batch_that_was_refused_as_a_whole_twice_is_not_lost(pipeline: RecordingPipeline) -> None:
-    batch_id = new_batch_id()
-    receive(pipeline, *twice_named(batch_id))
-    receive(pipeline, *reversed(twice_named(batch_id)))
-    found = compared(pipeline.engine, pipeline.written)
-    assert (found.differences, found.not_covered) == ([], [])
-
-
-def corrected(batch_id: UUID) -> tuple[OutgoingEvent, OutgoingEvent]:
-    """The same two parts with two mentors."""
-    return (
-        upstream(batch_id, [0], part=1, parts=2, total=2, first_mentor=650),
-        upstream(batch_id, [1], part=2, parts=2, total=2, first_mentor=650),
-    )
-
-
-def lose(owner: Engine, batch_id: UUID) -> None:
-    """Resets the database to before the batch."""
-    run(
-        owner,
-        *(
-            tampering(f"DELETE FROM {table} WHERE batch_id = '{batch_id}'")
-            for table in (
-                "orchestrator.batch",
-                "orchestrator.batch_item",
-                "orchestrator.batch_part",
-                "orchestrator.outcome",
-                "registration.activity",
-                "registration.audit",
-            )
-        ),
-    )
-
-
-def before_results(written: Written) -> Written:
-    """The submissions and the rejections, as they are on the topics before the first item of a batch has a result."""
-    types = {events.BATCH_SUBMITTED.encode(), events.BATCH_REJECTED.encode()}
-    return [(offset, event) for offset, event in written if dict(event.headers)["ce_type"] in types]
-
-
-@pytest.mark.parametrize("is_in_order", [True, False])
-def test_a_batch_that_was_corrected_after_a_refusal_of_the_whole_is_what_the_database_accepted(
-    pipeline: RecordingPipeline, owner: Engine, is_in_order: bool
-) -> None:
-    """A micro-batch is handled by the numbers of its parts. So the refused event is the second part, also if it was written first."""
-    batch_id = new_batch_id()
-    pipeline.queues[Topic.BATCHES] += twice_named(batch_id) if is_in_order else reversed(twice_named(batch_id))
-    pipeline.drain()
-    receive(pipeline, *corrected(batch_id))
-    assert pipeline.status(batch_id).batch.counts.completed == 2
-    assert compared(pipeline.engine, pipeline.written).differences == []
-    before = projection(owner)
-    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
-    verdicts, after = promoted(pipeline.engine, pipeline.written)
-    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
-    assert projection(owner) == before
-
-
-def refused_twice_and_corrected(batch_id: UUID) -> list[list[OutgoingEvent]]:
-    return [[part] for part in (*twice_named(batch_id), *reversed(twice_named(batch_id)), *corrected(batch_id))]
-
-
-def refused_between_its_parts(batch_id: UUID) -> list[list[OutgoingEvent]]:
-    """The refused part is handled before the second one, although it was written afterwards."""
-    of_one = {"mentor_id": "mentor-640", "activity_type": "visit", "activity_date": DAY, "duration_minutes": 30}
-    wrong = [{"position": position, **of_one} for position in range(2)]
-    second = upstream(batch_id, [2], part=2, parts=2, total=3)
-    return [
-        [second, upstream(batch_id, range(2), part=1, parts=2, total=3, items=wrong)],
-        [upstream(batch_id, range(2), part=1, parts=2, total=3)],
-    ]
-
-
-def refused_twice_and_sent_with_another_total(batch_id: UUID) -> list[list[OutgoingEvent]]:
-    whole = upstream(batch_id, [0], part=1, parts=1, total=1)
-    return [[part] for part in (*twice_named(batch_id), *reversed(twice_named(batch_id)), whole)]
-
-
-def refused_after_it_was_lost(batch_id: UUID) -> list[list[OutgoingEvent]]:
-    return [[part] for part in corrected(batch_id)]
-
-
-@pytest.mark.parametrize(
-    "micro_batches",
-    [
-        refused_twice_and_corrected,
-        refused_between_its_parts,
-        refused_twice_and_sent_with_another_total,
-        refused_after_it_was_lost,
-    ],
-)
-def test_a_lost_batch_is_a_difference_whatever_was_refused_under_its_id(
-    pipeline: RecordingPipeline, owner: Engine, micro_batches: Callable[[UUID], list[list[OutgoingEvent]]]
-) -> None:
-    batch_id = new_batch_id()
-    for micro_batch in micro_batches(batch_id):
-        pipeline.queues[Topic.BATCHES] += micro_batch
-        pipeline.drain()
-    assert pipeline.status(batch_id).batch.status == "completed"
-    lose(owner, batch_id)
-    if micro_batches is refused_after_it_was_lost:
-        receive(pipeline, upstream(batch_id, [0], part=1, parts=1, total=1, coordinator_id="nobody"))
-    written = before_results(pipeline.written)
-    assert any(event.topic is Topic.LIFECYCLE for _, event in written)
-    assert compared(pipeline.engine, written).different_batches == [batch_id]
 
 
 def test_unreadable_records_are_only_counted(pipeline: RecordingPipeline) -> None:

@@ -32,7 +32,9 @@ CREATE TEMPORARY TABLE replay_delete (batch_id uuid NOT NULL, version integer NO
 CREATE TEMPORARY TABLE replay_completion (
     batch_id uuid NOT NULL, retry_number integer NOT NULL, completed_at timestamptz NOT NULL, organization_id text NOT NULL
 );
-CREATE TEMPORARY TABLE replay_rejection (batch_id uuid NOT NULL, event_id text NOT NULL, batch_continues boolean NOT NULL);
+CREATE TEMPORARY TABLE replay_rejection (
+    batch_id uuid NOT NULL, event_id text NOT NULL, batch_continues boolean NOT NULL, at timestamptz NOT NULL
+);
 CREATE TEMPORARY TABLE replay_result (
     batch_id uuid NOT NULL, position integer NOT NULL, attempt integer NOT NULL CHECK (attempt > 0), outcome text NOT NULL,
     activity_id uuid, error jsonb, partition integer NOT NULL, record_offset bigint NOT NULL
@@ -88,35 +90,55 @@ ORDER BY batch_id, position, attempt, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_retry (batch_id, position, attempt);
 ANALYZE replay_retry;
 
--- Each part once. A rejected event counts only if there is no other for the part: it may have been sent again and accepted. If a batch was
--- refused, and sent again with other content, what the database has accepted counts: the order of handling is unknown.
+-- The batches that were refused as a whole, or given up because they were incomplete. The same batch may have been sent again, and accepted.
+CREATE TEMPORARY TABLE replay_ended AS
+SELECT batch_id, bool_or(event_id = batch_id::text) AS was_incomplete,
+       EXISTS (SELECT FROM orchestrator.batch_part l WHERE l.batch_id = r.batch_id AND l.items IS NOT NULL) AS is_collecting
+FROM replay_rejection r WHERE NOT batch_continues GROUP BY batch_id;
+CREATE UNIQUE INDEX ON replay_ended (batch_id);
+ANALYZE replay_ended;
+
+-- The events that were refused as often as they were written. Otherwise one may have been accepted: a dead letter is redriven under the same
+-- id. A rejection has the time of the record that was refused, so one that is published twice counts once.
+CREATE TEMPORARY TABLE replay_refused_event AS
+SELECT batch_id, event_id FROM replay_rejection r GROUP BY batch_id, event_id
+HAVING count(DISTINCT at) >= (SELECT count(DISTINCT (p.partition, p.record_offset)) FROM replay_part p
+                              WHERE (p.batch_id, p.event_id) = (r.batch_id, r.event_id));
+ANALYZE replay_refused_event;
+
+-- Each part once. If a batch was refused, and sent again with other content, what the database has stored counts: the order of handling is
+-- unknown. A refused event counts only if there is no other for the part.
 CREATE TEMPORARY TABLE replay_chosen_part AS
-SELECT DISTINCT ON (p.batch_id, p.header_hash, p.part) p.batch_id, p.header_hash, p.part, p.parts, p.total_items, p.organization_id,
-       p.coordinator_id, p.label, p.override_duplicates, p.submitted_by, p.channel, p.is_ours, p.event_id, p.trace_id, p.content_hash,
-       p.public_hash, p.first_item_id, p.at, p.partition, p.record_offset, p.item_count, p.part_number,
-       r.batch_id IS NOT NULL AS is_rejected
-FROM replay_part p
-LEFT JOIN (SELECT DISTINCT batch_id, event_id FROM replay_rejection) r ON (r.batch_id, r.event_id) = (p.batch_id, p.event_id)
-LEFT JOIN (SELECT DISTINCT batch_id FROM replay_rejection WHERE NOT batch_continues) e ON e.batch_id = p.batch_id
-LEFT JOIN orchestrator.batch_part l ON (l.batch_id, l.part) = (e.batch_id, p.part)
-ORDER BY p.batch_id, p.header_hash, p.part, r.batch_id IS NOT NULL, coalesce(l.public_hash <> p.public_hash, true), p.record_offset,
-         p.partition;
+SELECT DISTINCT ON (batch_id, header_hash, part) * FROM (
+    SELECT p.batch_id, p.header_hash, p.part, p.parts, p.total_items, p.organization_id, p.coordinator_id, p.label, p.override_duplicates,
+           p.submitted_by, p.channel, p.is_ours, p.event_id, p.trace_id, p.content_hash, p.public_hash, p.first_item_id, p.at, p.partition,
+           p.record_offset, p.item_count, p.part_number, r.batch_id IS NOT NULL AS is_rejected,
+           coalesce(l.public_hash = p.public_hash, b.content_hash = p.header_hash, false) AS is_stored
+    FROM replay_part p
+    LEFT JOIN replay_refused_event r ON (r.batch_id, r.event_id) = (p.batch_id, p.event_id)
+    LEFT JOIN replay_ended e ON e.batch_id = p.batch_id
+    LEFT JOIN orchestrator.batch_part l ON (l.batch_id, l.part) = (e.batch_id, p.part)
+    LEFT JOIN orchestrator.batch b ON b.batch_id = e.batch_id
+) AS p
+ORDER BY batch_id, header_hash, part, is_stored DESC, is_rejected, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
 ANALYZE replay_chosen_part;
 
 -- Batches of which all parts were read. A table of its own, so that it has statistics: with the planner's guess of one batch, each would be
 -- compared with all completions.
 CREATE TEMPORARY TABLE replay_whole AS
-SELECT DISTINCT ON (batch_id) batch_id, header_hash, bool_or(is_rejected) AS is_rejected, min(parts) AS parts,
-       min(total_items) AS total_items, bool_and(is_ours) AS is_ours, max(at) AS submitted_at
+SELECT DISTINCT ON (batch_id) batch_id, header_hash, bool_or(is_rejected) AS is_rejected, bool_and(is_stored) AS is_stored,
+       min(parts) AS parts, min(total_items) AS total_items, bool_and(is_ours) AS is_ours, max(at) AS submitted_at
 FROM replay_chosen_part
 GROUP BY batch_id, header_hash
 HAVING count(*) = min(parts) AND max(part) = min(parts) AND sum(item_count) = min(total_items)
-ORDER BY batch_id, bool_or(is_rejected), min(record_offset), header_hash;
+ORDER BY batch_id, bool_and(is_stored) DESC, bool_or(is_rejected), min(record_offset), header_hash;
 ANALYZE replay_whole;
 
--- Those of them that were accepted. A batch with a rejection was not accepted, unless it has an event that only an accepted or a cancelled
--- batch has. A label is none: a batch that still lacks parts can be relabelled, and be rejected afterwards.
+-- Those of them that were accepted. An event that only an accepted or a cancelled batch has proves it. A label does not: a batch that still
+-- lacks parts can be relabelled, and be rejected afterwards. Without proof, and if a rejection ended a batch with this id, the batch counts if
+-- the database has stored it, or if its parts were not refused. It does not count while its parts are collected, because the topics also have
+-- those of before, nor if it was given up as incomplete: each of its parts may be there without the others.
 CREATE TEMPORARY TABLE replay_batch AS
 WITH cancel_part AS (
     SELECT DISTINCT ON (batch_id, part) * FROM replay_cancel ORDER BY batch_id, part, record_offset, partition
@@ -164,10 +186,10 @@ LEFT JOIN retried n ON n.batch_id = w.batch_id
 LEFT JOIN deleted d ON d.batch_id = w.batch_id
 LEFT JOIN completion f ON (f.batch_id, f.organization_id) = (w.batch_id, p.organization_id) AND f.retry_number = coalesce(n.retry_number, 0)
 LEFT JOIN resulted o ON o.batch_id = w.batch_id
+LEFT JOIN replay_ended e ON e.batch_id = w.batch_id
 WHERE NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = w.batch_id)
   AND (coalesce(o.batch_id, c.batch_id, n.batch_id, f.batch_id) IS NOT NULL
-       OR NOT w.is_rejected
-          AND NOT EXISTS (SELECT FROM replay_rejection x WHERE x.batch_id = w.batch_id AND x.event_id = w.batch_id::text));
+       OR NOT coalesce(e.is_collecting, false) AND (w.is_stored OR NOT w.is_rejected AND NOT coalesce(e.was_incomplete, false)));
 CREATE UNIQUE INDEX ON replay_batch (batch_id);
 ANALYZE replay_batch;
 
@@ -190,14 +212,24 @@ DELETE FROM replay_batch b USING (
 -- A batch of another service in which the same mentor, type and date occur twice was refused as a whole, whichever of its parts came last. So each
 -- part may be in an event that no rejection names. Not if an event proves that the batch was accepted, or if there was any other content
 -- under its id, which may have been accepted.
-DELETE FROM replay_batch b USING (
-    SELECT s.batch_id FROM replay_submitted s JOIN replay_batch n ON n.batch_id = s.batch_id AND NOT n.is_proven
-    GROUP BY s.batch_id, s.mentor_id, s.activity_type, s.activity_date HAVING count(*) > 1
-) AS s
-WHERE s.batch_id = b.batch_id
-  AND EXISTS (SELECT FROM replay_rejection r WHERE r.batch_id = b.batch_id AND NOT r.batch_continues)
-  AND (SELECT count(DISTINCT (p.header_hash, p.part, p.public_hash)) = b.parts AND NOT bool_or(p.is_ours)
-       FROM replay_part p WHERE p.batch_id = b.batch_id);
+CREATE TEMPORARY TABLE replay_never_valid AS
+SELECT DISTINCT s.batch_id
+FROM replay_submitted s JOIN replay_batch b ON b.batch_id = s.batch_id AND NOT b.is_proven JOIN replay_ended e ON e.batch_id = s.batch_id
+WHERE (SELECT count(DISTINCT (p.header_hash, p.part, p.public_hash)) = b.parts AND NOT bool_or(p.is_ours)
+       FROM replay_part p WHERE p.batch_id = b.batch_id)
+GROUP BY s.batch_id, s.mentor_id, s.activity_type, s.activity_date HAVING count(*) > 1;
+DELETE FROM replay_batch b USING replay_never_valid n WHERE n.batch_id = b.batch_id;
+-- The batches that were certainly refused: however they were cut, a part was refused each time it was written, or never came.
+CREATE TEMPORARY TABLE replay_refused AS
+SELECT batch_id FROM replay_never_valid
+UNION ALL
+SELECT batch_id FROM replay_ended e
+WHERE NOT EXISTS (SELECT FROM replay_chosen_part p WHERE p.batch_id = e.batch_id
+                  GROUP BY p.header_hash HAVING count(*) FILTER (WHERE NOT p.is_rejected) >= min(p.parts))
+  AND NOT EXISTS (SELECT FROM replay_outcome o WHERE o.batch_id = e.batch_id)
+  AND NOT EXISTS (SELECT FROM replay_cancel c WHERE c.batch_id = e.batch_id)
+  AND NOT EXISTS (SELECT FROM replay_retry_read n WHERE n.batch_id = e.batch_id)
+  AND NOT EXISTS (SELECT FROM replay_completion f WHERE f.batch_id = e.batch_id);
 DELETE FROM replay_submitted s WHERE NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = s.batch_id);
 CREATE UNIQUE INDEX ON replay_submitted (batch_id, position);
 ANALYZE replay_submitted (batch_id, position);
@@ -397,8 +429,8 @@ SELECT (SELECT count(*) FROM replay_compared) AS batches, (SELECT count(*) FROM 
 
 -- name: not_covered
 -- parameters: batch_id uuid
--- The known batches that were not rebuilt because not all their parts were read; only this one if it is given. Reads whole tables;
--- rebuilt and purged batches are looked up by their unique indexes.
+-- The known batches that were not rebuilt, because not all their parts were read, or because they were refused and perhaps accepted later; only
+-- this one if it is given. Reads whole tables; rebuilt and purged batches are looked up by their unique indexes.
 SELECT batch_id::text FROM (
     SELECT batch_id FROM replay_before
     UNION SELECT batch_id FROM replay_part UNION SELECT batch_id FROM replay_outcome UNION SELECT batch_id FROM replay_retry_read
@@ -408,7 +440,7 @@ SELECT batch_id::text FROM (
 WHERE (CAST(:batch_id AS uuid) IS NULL OR batch_id = :batch_id)
   AND NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = seen.batch_id)
   AND NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = seen.batch_id)
-  AND NOT EXISTS (SELECT FROM replay_rejection r
+  AND NOT EXISTS (SELECT FROM replay_refused r
                   WHERE r.batch_id = seen.batch_id
                     AND NOT EXISTS (SELECT FROM orchestrator.batch l WHERE l.batch_id = seen.batch_id))
 ORDER BY 1;

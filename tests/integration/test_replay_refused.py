@@ -1,0 +1,324 @@
+"""What a replay says of batches that were refused and sent again: nothing that was accepted is lost in silence."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum, auto
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from consumers.upkeep.sweeper import Sweeper, SweepPolicy
+from orchestrator.process.settings import Settings
+from orchestrator.replay.promote import Promoted
+from schemas import events
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.ids import new_batch_id
+from tests.integration.test_replay import RecordingPipeline, Written, compared, projection, promoted, run, upstream
+from tests.support.audit import tampering
+from tests.support.pipeline import DAY, standard_directory
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
+    standard_directory(engine, mentor_count=700)
+    pipeline = RecordingPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()
+
+
+class Says(StrEnum):
+    """What a replay says of a batch."""
+
+    NOTHING = auto()
+    DIFFERENCE = auto()
+    NOT_COVERED = auto()
+
+
+class Happens(StrEnum):
+    """What happens between two micro-batches."""
+
+    GIVEN_UP = auto()
+    """The sweeper rejects the batch, because not all its parts have come."""
+    LOST = auto()
+    """The database is reset to before the batch."""
+
+
+Story = Sequence[Sequence[OutgoingEvent] | Happens]
+"""Micro-batches of upstream's events, and what happens between them."""
+
+
+def one_by_one(*parts: OutgoingEvent) -> Story:
+    return [[part] for part in parts]
+
+
+def twice_named(batch_id: UUID) -> tuple[OutgoingEvent, OutgoingEvent]:
+    """Two parts that name the same mentor. Each is valid by itself."""
+    return (
+        upstream(batch_id, [0], part=1, parts=2, total=2, first_mentor=640),
+        upstream(batch_id, [1], part=2, parts=2, total=2, first_mentor=639),
+    )
+
+
+def corrected(batch_id: UUID) -> tuple[OutgoingEvent, OutgoingEvent]:
+    """The same two parts with two mentors."""
+    return (
+        upstream(batch_id, [0], part=1, parts=2, total=2, first_mentor=650),
+        upstream(batch_id, [1], part=2, parts=2, total=2, first_mentor=650),
+    )
+
+
+def refused(batch_id: UUID, **fields: object) -> OutgoingEvent:
+    """A whole batch that is refused by itself."""
+    return upstream(batch_id, [0], part=1, parts=1, total=1, coordinator_id="nobody", **fields)
+
+
+def named_like(event: OutgoingEvent, other: OutgoingEvent) -> OutgoingEvent:
+    """`other` under the id of `event`."""
+    return other._replace(headers=event.headers)
+
+
+def refused_twice(batch_id: UUID) -> Story:
+    return one_by_one(*twice_named(batch_id), *reversed(twice_named(batch_id)))
+
+
+def refused_once(batch_id: UUID) -> Story:
+    return one_by_one(*twice_named(batch_id))
+
+
+def refused_by_itself(batch_id: UUID) -> Story:
+    return one_by_one(refused(batch_id))
+
+
+def given_up(batch_id: UUID) -> Story:
+    return [corrected(batch_id)[:1], Happens.GIVEN_UP]
+
+
+def given_up_with_each_part(batch_id: UUID) -> Story:
+    first, second = corrected(batch_id)
+    return [[first], Happens.GIVEN_UP, [second], Happens.GIVEN_UP]
+
+
+def half_corrected(batch_id: UUID) -> Story:
+    return one_by_one(*twice_named(batch_id), corrected(batch_id)[1])
+
+
+def refused_after_it_was_lost(batch_id: UUID) -> Story:
+    return [*one_by_one(*corrected(batch_id)), Happens.LOST, [refused(batch_id)]]
+
+
+@dataclass(frozen=True)
+class Told:
+    story: Callable[[UUID], Story]
+    says: Says
+
+
+NOT_ACCEPTED = [
+    Told(refused_once, Says.NOTHING),
+    Told(refused_twice, Says.NOTHING),
+    Told(refused_by_itself, Says.NOTHING),
+    Told(given_up, Says.NOTHING),
+    # Both parts are on the topic, and they are also there if a batch that was given up is sent again, accepted and lost.
+    Told(given_up_with_each_part, Says.NOT_COVERED),
+    # Part 2 is collected, and the topic also has a part 1, which was refused with the batch.
+    Told(half_corrected, Says.NOT_COVERED),
+    Told(refused_after_it_was_lost, Says.DIFFERENCE),
+]
+
+
+def refused_and_corrected(batch_id: UUID) -> Story:
+    return one_by_one(*twice_named(batch_id), *corrected(batch_id))
+
+
+def refused_in_one_micro_batch_and_corrected(batch_id: UUID) -> Story:
+    """A micro-batch is handled by the numbers of its parts. So the refused event is the second part, although it was written first."""
+    return [[*reversed(twice_named(batch_id))], *one_by_one(*corrected(batch_id))]
+
+
+def half_corrected_and_then_whole(batch_id: UUID) -> Story:
+    return [*half_corrected(batch_id), corrected(batch_id)[:1]]
+
+
+def refused_twice_and_corrected(batch_id: UUID) -> Story:
+    return [*refused_twice(batch_id), *one_by_one(*corrected(batch_id))]
+
+
+def refused_twice_and_sent_with_another_total(batch_id: UUID) -> Story:
+    return [*refused_twice(batch_id), [upstream(batch_id, [0], part=1, parts=1, total=1)]]
+
+
+def refused_between_its_parts(batch_id: UUID) -> Story:
+    """The refused part is handled before the second one, although it was written afterwards."""
+    of_one = {"mentor_id": "mentor-640", "activity_type": "visit", "activity_date": DAY, "duration_minutes": 30}
+    wrong = [{"position": position, **of_one} for position in range(2)]
+    second = upstream(batch_id, [2], part=2, parts=2, total=3)
+    return [
+        [second, upstream(batch_id, range(2), part=1, parts=2, total=3, items=wrong)],
+        [upstream(batch_id, range(2), part=1, parts=2, total=3)],
+    ]
+
+
+def refused_and_cut_otherwise(batch_id: UUID) -> Story:
+    return one_by_one(
+        upstream(batch_id, [0, 1], part=1, parts=2, total=3),
+        upstream(batch_id, [2], part=2, parts=2, total=3, first_mentor=638),
+        upstream(batch_id, [0], part=1, parts=2, total=3),
+        upstream(batch_id, [1, 2], part=2, parts=2, total=3),
+    )
+
+
+def refused_and_sent_with_other_positions(batch_id: UUID) -> Story:
+    return one_by_one(
+        upstream(batch_id, [0, 1], part=1, parts=2, total=3),
+        upstream(batch_id, [2], part=2, parts=2, total=3, first_mentor=638),
+        upstream(batch_id, [0, 2], part=1, parts=2, total=3),
+        upstream(batch_id, [1], part=2, parts=2, total=3),
+    )
+
+
+def given_up_and_sent_again(batch_id: UUID) -> Story:
+    return [*given_up(batch_id), *one_by_one(*corrected(batch_id))]
+
+
+def given_up_and_sent_again_under_the_same_ids(batch_id: UUID) -> Story:
+    first, second = corrected(batch_id)
+    return [[first], Happens.GIVEN_UP, [first], [second]]
+
+
+def refused_and_accepted_under_the_same_id(batch_id: UUID) -> Story:
+    first = refused(batch_id)
+    return one_by_one(first, named_like(first, upstream(batch_id, [0], part=1, parts=1, total=1)))
+
+
+def refused_with_its_last_part_and_corrected_under_the_same_ids(batch_id: UUID) -> Story:
+    parts = twice_named(batch_id)
+    return one_by_one(*parts, *map(named_like, parts, corrected(batch_id)))
+
+
+# With what a replay says when the batch is lost before its first result. Before, and with its results, it says nothing.
+ACCEPTED = [
+    Told(refused_and_corrected, Says.DIFFERENCE),
+    Told(refused_in_one_micro_batch_and_corrected, Says.DIFFERENCE),
+    Told(half_corrected_and_then_whole, Says.DIFFERENCE),
+    Told(refused_twice_and_corrected, Says.DIFFERENCE),
+    Told(refused_twice_and_sent_with_another_total, Says.DIFFERENCE),
+    Told(refused_between_its_parts, Says.DIFFERENCE),
+    Told(refused_and_cut_otherwise, Says.NOT_COVERED),
+    Told(refused_and_sent_with_other_positions, Says.NOT_COVERED),
+    Told(given_up_and_sent_again, Says.NOT_COVERED),
+    Told(given_up_and_sent_again_under_the_same_ids, Says.NOT_COVERED),
+    Told(refused_and_accepted_under_the_same_id, Says.DIFFERENCE),
+    Told(refused_with_its_last_part_and_corrected_under_the_same_ids, Says.DIFFERENCE),
+]
+
+
+def tell(pipeline: RecordingPipeline, owner: Engine, batch_id: UUID, story: Story) -> None:
+    sweeper = Sweeper(SweepPolicy(timedelta(), timedelta(), 1, timedelta(), bulk_threshold_items=100), lambda _: {})
+    for step in story:
+        if step is Happens.LOST:
+            lose(owner, batch_id)
+        elif step is Happens.GIVEN_UP:
+            sweeper.sweep(pipeline.engine)
+        else:
+            pipeline.queues[Topic.BATCHES] += [event for event in step if isinstance(event, OutgoingEvent)]
+        pipeline.drain()
+
+
+def lose(owner: Engine, batch_id: UUID) -> None:
+    """Resets the database to before the batch."""
+    tables = ("orchestrator.batch", "orchestrator.batch_item", "orchestrator.batch_part", "orchestrator.outcome")
+    registered = ("registration.activity", "registration.audit")
+    run(owner, *(tampering(f"DELETE FROM {table} WHERE batch_id = '{batch_id}'") for table in (*tables, *registered)))
+
+
+def before_results(written: Written) -> Written:
+    """The submissions and the rejections, as they are on the topics before the first item of a batch has a result."""
+    types = {events.BATCH_SUBMITTED.encode(), events.BATCH_REJECTED.encode()}
+    return [(offset, event) for offset, event in written if dict(event.headers)["ce_type"] in types]
+
+
+def says(pipeline: RecordingPipeline, written: Written) -> Says:
+    """What a replay says of the only batch."""
+    found = compared(pipeline.engine, written)
+    if found.differences:
+        return Says.DIFFERENCE
+    return Says.NOT_COVERED if found.not_covered else Says.NOTHING
+
+
+@pytest.mark.parametrize("told", NOT_ACCEPTED, ids=lambda told: told.story.__name__)
+def test_what_a_replay_says_of_a_batch_that_was_not_accepted(pipeline: RecordingPipeline, owner: Engine, told: Told) -> None:
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, told.story(batch_id))
+    assert says(pipeline, before_results(pipeline.written)) is told.says
+
+
+@pytest.mark.parametrize("told", ACCEPTED, ids=lambda told: told.story.__name__)
+def test_what_a_replay_says_of_a_batch_that_was_accepted_after_a_refusal(
+    pipeline: RecordingPipeline, owner: Engine, told: Told
+) -> None:
+    """It is healthy, and waits; it is finished; its row and items are lost, which is repaired; all of it is lost before its first result."""
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, told.story(batch_id))
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert says(pipeline, pipeline.written) is Says.NOTHING
+    before = projection(owner)
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert projection(owner) == before
+    lose(owner, batch_id)
+    written = before_results(pipeline.written)
+    assert any(event.topic is Topic.LIFECYCLE for _, event in written)
+    assert says(pipeline, written) is told.says
+
+
+@pytest.mark.parametrize("told", ACCEPTED, ids=lambda told: told.story.__name__)
+def test_a_batch_that_was_accepted_after_a_refusal_and_waits_is_no_difference(
+    pipeline: RecordingPipeline, owner: Engine, told: Told
+) -> None:
+    batch_id = new_batch_id()
+    *story, last = told.story(batch_id)
+    tell(pipeline, owner, batch_id, story)
+    assert not isinstance(last, Happens)
+    pipeline.handle(pipeline.splitter, last)
+    pipeline.queues[Topic.BATCHES] += last
+    pipeline.relay()
+    assert pipeline.status(batch_id).batch.status == "processing"
+    assert says(pipeline, before_results(pipeline.written)) is Says.NOTHING
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, Says.DIFFERENCE), (2, Says.NOTHING)])
+def test_an_event_that_was_written_twice_is_refused_if_each_record_was(
+    pipeline: RecordingPipeline, owner: Engine, times: int, expected: Says
+) -> None:
+    """A dead letter that is redriven comes under the same id, and may be accepted. A rejection that the relay publishes twice counts once."""
+    batch_id = new_batch_id()
+    event = refused(batch_id)
+    tell(pipeline, owner, batch_id, one_by_one(event))
+    [(_, told)] = [each for each in pipeline.written if each[1].topic is Topic.LIFECYCLE]
+    times_of = [b"2026-03-26T10:00:00.000000Z", b"2026-03-26T11:00:00.000000Z"]
+    rejections = [
+        told._replace(headers=tuple((name, time if name == "ce_time" else value) for name, value in told.headers))
+        for time in (times_of if times == 2 else times_of[:1] * 2)
+    ]
+    assert says(pipeline, list(enumerate([event, event, *rejections]))) is expected
+
+
+def test_a_rejection_beside_which_the_batch_continued_tells_that_it_was_there(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """Its own events are no longer on the topic, and the database has lost it."""
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, one_by_one(*corrected(batch_id)))
+    begins = len(pipeline.written)
+    tell(pipeline, owner, batch_id, one_by_one(*reversed(twice_named(batch_id))))
+    lose(owner, batch_id)
+    written = pipeline.written[begins:]
+    assert {event.topic for _, event in written} == {Topic.BATCHES, Topic.LIFECYCLE}
+    assert says(pipeline, written) is Says.NOT_COVERED
