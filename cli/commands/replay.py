@@ -208,12 +208,16 @@ def _for_people(read: _Done) -> Sequence[Any]:
     if before.in_motion:
         said.append(f"{len(before.in_motion):,} batches are in motion and were not compared; replay again to see them at rest.")
     if before.not_covered:
-        said.append(f"{len(before.not_covered):,} batches are not covered: what was read does not hold how they began.")
+        said.append(f"{len(before.not_covered):,} batches are not covered: what was read does not tell how they began.")
     if read.promoted:
         verdicts = Counter(read.promoted.values())
         said.append("Promotion: " + ", ".join(f"{count:,} {verdict}" for verdict, count in verdicts.most_common()) + ".")
     if not before.by_field:
-        said.append("No differences in the compared batches." if before.in_motion else "The tables are what the topics say.")
+        said.append(
+            "No differences in the compared batches."
+            if before.in_motion or before.not_covered
+            else "The tables are what the topics say."
+        )
     else:
         said.append(f"Differences: {_by_field(before)}." + (f" Left: {_by_field(after)}." if after is not None else ""))
     return said

@@ -17,7 +17,7 @@ _SQL = read_statements("orchestrator/replay/sql/batch_merge.sql")
 
 _LOCK_ROW = _SQL["lock_row"].text()
 _REBUILT = _SQL["rebuilt"].text()
-_PEOPLE_HAVE_CHANGED = _SQL["people_have_changed"].text()
+_PEOPLE = _SQL["people"].text()
 _EVIDENCE = _SQL["evidence"].text()
 _EDITS = _SQL["edits"].text()
 _COMPLETED_AT = _SQL["completed_at"].text()
@@ -65,11 +65,12 @@ class BatchMerge:
         row: Row[Any] | None = self._execute(_REBUILT).one_or_none()
         return row
 
-    def people_have_changed(self, organization_id: str) -> bool:
-        """Whether the rebuilt batch may name people otherwise than the live one: somebody is being forgotten, or was forgotten or readmitted
-        since the replay began. Nobody is until the commit."""
+    def people(self, organization_id: str) -> Row[Any]:
+        """Why the rebuilt batch may name people otherwise than the live one: whether somebody is being forgotten, and whether somebody was
+        forgotten or readmitted since the replay began. Neither changes until the commit."""
         wait_for_imports(self._connection)
-        return bool(self._connection.execute(_PEOPLE_HAVE_CHANGED, {"organization_id": organization_id}).scalar_one())
+        row: Row[Any] = self._connection.execute(_PEOPLE, {"organization_id": organization_id}).one()
+        return row
 
     def lock(self) -> Row[Any] | None:
         """Locks the batch until the commit. Returns its row, or None if there is none."""
@@ -95,15 +96,14 @@ class BatchMerge:
         parameters = {"label": label, "edits": edits.edits, "edited_version": edits.version, "now": now}
         return int(self._execute(_INSERT_BATCH, **parameters).scalar_one())
 
-    def merge_items(self, rebuilt: Row[Any]) -> int:
-        """Creates and repairs items, their parts and their history. No item loses an outcome. Returns how many items changed."""
+    def merge_items(self, rebuilt: Row[Any]) -> Row[Any]:
+        """Creates and repairs items, their parts and their history. No item loses an outcome. Returns how many items changed, and how many
+        missing ones are not created because their activities have other values."""
         self._execute(_INSERT_PARTS, header_hash=rebuilt.header_hash)
         at = {"submitted_at": rebuilt.submitted_at}
-        changed: int = self._execute(
-            _MERGE_ITEMS, organization_id=rebuilt.organization_id, version=self.version, **at
-        ).scalar_one()
+        merged: Row[Any] = self._execute(_MERGE_ITEMS, organization_id=rebuilt.organization_id, version=self.version, **at).one()
         self._execute(_MERGE_HISTORY, **at)
-        return changed
+        return merged
 
     def announced_at(self, rebuilt: Row[Any], retry_number: int) -> datetime | None:
         """When the completion after the last retry was announced. `retry_number` is that of the live row."""

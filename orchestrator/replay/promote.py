@@ -30,11 +30,16 @@ class Promoted(StrEnum):
     UNCHANGED = "unchanged"
     PURGED = "purged"
     MOVED = "changed since it was read: replay again"
+    FORGETTING = "somebody is being forgotten: replay again when that is done"
     NOT_BORNE_OUT = "not confirmed by the database"
 
 
-class _MovedError(Exception):
-    """The database has more than was read from the topics, or other people are forgotten. The transaction is rolled back."""
+class _LeftError(Exception):
+    """The batch is left as it is. The transaction is rolled back."""
+
+    def __init__(self, verdict: Promoted) -> None:
+        super().__init__(verdict)
+        self.verdict = verdict
 
 
 def promote(connection: Connection, batch_id: UUID) -> Promoted:
@@ -52,8 +57,8 @@ def promote(connection: Connection, batch_id: UUID) -> Promoted:
         for attempt in retrying:
             with attempt, connection.begin():
                 promoted = _merge(BatchMerge(connection, batch_id))
-    except _MovedError:
-        return Promoted.MOVED
+    except _LeftError as left:
+        return left.verdict
     return promoted
 
 
@@ -66,8 +71,11 @@ def _merge(merge: BatchMerge) -> Promoted:
     rebuilt = merge.rebuilt()
     if rebuilt is None:
         return Promoted.NOT_BORNE_OUT
-    if merge.people_have_changed(rebuilt.organization_id):
-        raise _MovedError
+    people = merge.people(rebuilt.organization_id)
+    if people.are_forgotten_now:
+        return Promoted.FORGETTING
+    if people.have_changed:
+        return Promoted.MOVED
     live = merge.lock()
     evidence = merge.evidence(rebuilt, None if live is None else live.version)
     if evidence.is_purged:
@@ -80,10 +88,15 @@ def _merge(merge: BatchMerge) -> Promoted:
     if not rebuilt.has_items and (cancelled_at is None or evidence.has_items):
         return Promoted.NOT_BORNE_OUT
     if evidence.is_collecting and cancelled_at is None:
-        raise _MovedError
+        return Promoted.MOVED
     merge.version = merge.insert_batch(rebuilt, edits, evidence.now) if live is None else live.version + 1
     has_items = rebuilt.has_items and not evidence.is_collecting
-    changed = merge.merge_items(rebuilt) if has_items else 0
+    changed = 0
+    if has_items:
+        items = merge.merge_items(rebuilt)
+        if items.contradicted:
+            raise _LeftError(Promoted.NOT_BORNE_OUT)
+        changed = items.changed
     announced_at = live.completed_at if live is not None else None
     announced_at = announced_at or merge.announced_at(rebuilt, 0 if live is None else live.retry_number)
     is_announced = not has_items or announced_at is not None
@@ -96,7 +109,7 @@ def _merge(merge: BatchMerge) -> Promoted:
     if not has_items:
         counts = Counts(cancelled=rebuilt.total_items)
     if counts.total != rebuilt.total_items:
-        raise _MovedError
+        raise _LeftError(Promoted.MOVED)
     is_label_known = live is None or (evidence.is_unmoved and edits.edits >= live.edit_version - 1)
     merged = _merged_batch(
         rebuilt, live, counts, retries, revoked, cancelled_at, edits, announced_at, is_label_known=is_label_known
@@ -106,11 +119,11 @@ def _merge(merge: BatchMerge) -> Promoted:
 
 
 def _cancelled_at(rebuilt: Row[Any], live: Row[Any] | None, evidence: Row[Any], edits: Row[Any]) -> Any:
-    """When the batch was cancelled; None if it was not. Raises _MovedError if only outcomes show the cancel, and nothing shows by whom."""
+    """When the batch was cancelled; None if it was not. Raises _LeftError if only outcomes show the cancel, and nothing shows by whom."""
     if live is not None and live.cancelled_at is not None:
         return live.cancelled_at
     if edits.cancelled_at is None and evidence.cancelled_at is not None and rebuilt.cancelled_at is None:
-        raise _MovedError
+        raise _LeftError(Promoted.MOVED)
     return edits.cancelled_at or evidence.cancelled_at
 
 

@@ -266,7 +266,7 @@ def test_nothing_is_promoted_while_somebody_is_being_forgotten(
     ask(pipeline)
     forgetter().work(pipeline.engine, most_s=0)
     verdicts, after = promoted(pipeline.engine, pipeline.written, key=KEY)
-    assert (verdicts, len(after.differences)) == ({batch_id: Promoted.MOVED}, 1)
+    assert (verdicts, len(after.differences)) == ({batch_id: Promoted.FORGETTING}, 1)
     assert forgetter().work(pipeline.engine).people == 1
     assert named_in(owner, PERSON, NAME, NOTE) == set()
     assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []

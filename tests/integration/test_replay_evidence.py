@@ -555,16 +555,35 @@ def test_an_event_that_contradicts_the_remaining_rows_is_not_believed(
 
 
 def test_an_activity_outweighs_a_submission(pipeline: RecordingPipeline, owner: Engine) -> None:
-    """The parts are lost, and a forged event has other items with the same texts."""
+    """The parts are lost, and all that the topics have is a forged event with other items and the same texts."""
     batch_id = pipeline.submit(mentors(2))
     pipeline.drain()
     run(owner, "TRUNCATE orchestrator.batch_part")
     before = projection(owner)
-    forged = whole(batch_id, 99, 2)
-    verdicts, after = promoted(pipeline.engine, [*pipeline.written, (-1, forged)])
+    forged = instead(pipeline, whole(batch_id, 99, 2))
+    verdicts, after = promoted(pipeline.engine, forged)
     assert Promoted.NOT_BORNE_OUT not in verdicts.values()
     assert after.by_field == {"mentor_id": 2, "duration_minutes": 2}
     assert projection(owner)["batch_item"] == before["batch_item"]
+
+
+@pytest.mark.parametrize("lost", ["orchestrator.batch_item", "orchestrator.batch, orchestrator.batch_item"])
+def test_an_activity_outweighs_a_submission_also_where_the_item_is_lost(
+    pipeline: RecordingPipeline, owner: Engine, lost: str
+) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    run(owner, f"TRUNCATE orchestrator.batch_part, {lost}")
+    before = projection(owner)
+    verdicts, _ = promoted(pipeline.engine, instead(pipeline, whole(batch_id, 99, 2)))
+    assert verdicts == {batch_id: Promoted.NOT_BORNE_OUT}
+    assert projection(owner) == before
+
+
+def instead(pipeline: RecordingPipeline, forged: OutgoingEvent) -> list[tuple[int, OutgoingEvent]]:
+    """What was written, with this event in place of the submission."""
+    submitted = events.BATCH_SUBMITTED.encode()
+    return [(n, forged if dict(event.headers)["ce_type"] == submitted else event) for n, event in pipeline.written]
 
 
 # --- What has changed meanwhile -------------------------------------------------------------------------------------------------------

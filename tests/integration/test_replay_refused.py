@@ -76,9 +76,9 @@ def corrected(batch_id: UUID) -> tuple[OutgoingEvent, OutgoingEvent]:
     )
 
 
-def refused(batch_id: UUID, **fields: object) -> OutgoingEvent:
+def refused(batch_id: UUID) -> OutgoingEvent:
     """A whole batch that is refused by itself."""
-    return upstream(batch_id, [0], part=1, parts=1, total=1, coordinator_id="nobody", **fields)
+    return upstream(batch_id, [0], part=1, parts=1, total=1, coordinator_id="nobody")
 
 
 def named_like(event: OutgoingEvent, other: OutgoingEvent) -> OutgoingEvent:
@@ -322,3 +322,30 @@ def test_a_rejection_beside_which_the_batch_continued_tells_that_it_was_there(pi
     written = pipeline.written[begins:]
     assert {event.topic for _, event in written} == {Topic.BATCHES, Topic.LIFECYCLE}
     assert says(pipeline, written) is Says.NOT_COVERED
+
+
+@pytest.mark.parametrize("story", [refused_and_corrected, refused_twice_and_sent_with_another_total])
+def test_a_promotion_creates_no_items_of_which_another_content_was_perhaps_accepted(
+    pipeline: RecordingPipeline, owner: Engine, story: Callable[[UUID], Story]
+) -> None:
+    """Only the outcomes and the activities are left, and the topics have two contents of the first part, or two ways to cut the batch."""
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, story(batch_id))
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.batch_part")
+    before = projection(owner)
+    verdicts, _ = promoted(pipeline.engine, pipeline.written)
+    assert verdicts == {batch_id: Promoted.NOT_BORNE_OUT}
+    assert projection(owner) == before
+
+
+def test_the_row_of_a_batch_tells_which_of_two_contents_was_accepted(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """The hashes of its parts are lost."""
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, refused_twice_and_sent_with_another_total(batch_id))
+    before = projection(owner)
+    run(owner, "TRUNCATE orchestrator.batch_part")
+    assert says(pipeline, pipeline.written) is Says.NOTHING
+    run(owner, "TRUNCATE orchestrator.batch_item")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert projection(owner)["batch_item"] == before["batch_item"]

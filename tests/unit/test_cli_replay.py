@@ -151,7 +151,7 @@ def test_people_see_what_was_read_and_that_nothing_differs(found: Replay) -> Non
     found.before = comparison(in_motion=[ONE, TWO], not_covered=[THREE])
     assert bulkreg()[1].splitlines()[1:] == [
         "2 batches are in motion and were not compared; replay again to see them at rest.",
-        "1 batches are not covered: what was read does not hold how they began.",
+        "1 batches are not covered: what was read does not tell how they began.",
         "No differences in the compared batches.",
     ]
 

@@ -13,15 +13,16 @@ FROM orchestrator.batch WHERE batch_id = :batch_id FOR NO KEY UPDATE;
 -- The batch as rebuilt from the topics; no row if they don't cover it. By the unique index of `replay_batch`.
 SELECT * FROM replay_batch WHERE batch_id = :batch_id;
 
--- name: people_have_changed
+-- name: people
 -- parameters: organization_id text
--- Whether somebody of the organization is being forgotten, or was forgotten or readmitted since the replay read who was. By the partial index
--- forgetting_open; of each forgotten person there are a few words.
+-- Whether somebody of the organization is being forgotten, and whether somebody was forgotten or readmitted since the replay read who was. By
+-- the partial index forgetting_open; of each forgotten person there are a few words.
 SELECT EXISTS (SELECT FROM registration.forgetting WHERE organization_id = :organization_id AND pseudonym IS NOT NULL AND done_at IS NULL)
-       OR EXISTS (SELECT FROM (SELECT hash, is_id, pseudonym FROM registration.forgotten_word WHERE organization_id = :organization_id) l
+       AS are_forgotten_now,
+       EXISTS (SELECT FROM (SELECT hash, is_id, pseudonym FROM registration.forgotten_word WHERE organization_id = :organization_id) l
                   FULL JOIN (SELECT hash, is_id, pseudonym FROM replay_forgotten WHERE organization_id = :organization_id) r
                             USING (hash, is_id)
-                  WHERE l.pseudonym IS DISTINCT FROM r.pseudonym);
+                  WHERE l.pseudonym IS DISTINCT FROM r.pseudonym) AS have_changed;
 
 -- name: evidence
 -- parameters: batch_id uuid, header_hash bytea, organization_id text, version bigint
@@ -33,6 +34,11 @@ SELECT EXISTS (SELECT FROM orchestrator.tombstone WHERE batch_id = :batch_id) AS
        OR EXISTS (SELECT FROM orchestrator.batch_part WHERE batch_id = :batch_id AND organization_id <> :organization_id)
        OR EXISTS (SELECT FROM orchestrator.outcome WHERE batch_id = :batch_id AND organization_id <> :organization_id)
        OR EXISTS (SELECT FROM orchestrator.batch WHERE batch_id = :batch_id AND content_hash <> :header_hash)
+       -- Of two contents of a part, only `batch_part` tells which one was accepted; of two headers, also `batch`.
+       OR EXISTS (SELECT FROM replay_part p LEFT JOIN orchestrator.batch b USING (batch_id)
+                  WHERE p.batch_id = :batch_id AND (p.header_hash = b.content_hash) IS NOT FALSE
+                    AND NOT EXISTS (SELECT FROM orchestrator.batch_part l WHERE (l.batch_id, l.part) = (p.batch_id, p.part))
+                  GROUP BY p.part HAVING count(DISTINCT p.public_hash) > 1)
        AS is_contradicted,
        EXISTS (SELECT FROM orchestrator.batch_part WHERE batch_id = :batch_id)
        OR EXISTS (SELECT FROM orchestrator.outcome WHERE batch_id = :batch_id)
@@ -86,7 +92,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: merge_items
 -- parameters: batch_id uuid, submitted_at timestamptz, organization_id text, version bigint
--- Creates missing items and repairs existing ones. Returns how many rows changed.
+-- Creates missing items and repairs existing ones. Returns how many rows changed, and how many items are missing whose activity has other values.
 -- An item's attempt becomes the highest for which there is an outcome or a history row, and never lower than the live one. A missing row
 -- is created only if all corrections up to that attempt are known. An existing row is changed if its attempt is too low, or if it differs
 -- from the submitted values and no activity contradicts these. Our topics carry no notes: they are taken from the activity, or stay as
@@ -130,6 +136,10 @@ WITH corrections AS (
     SELECT m.position, m.item_id, m.client_reference, m.attempt, m.is_live, m.attempt_at, v.*
     FROM merged m CROSS JOIN LATERAL jsonb_to_record(m.values) AS v (
         mentor_id text, activity_type text, activity_date date, duration_minutes integer, notes text, override_duplicates boolean)
+), contradicted AS (
+    SELECT t.position FROM typed t JOIN registration.activity a ON a.item_id = t.item_id
+    WHERE (a.attributed_to, a.activity_type, a.activity_date, a.duration_minutes)
+          IS DISTINCT FROM (t.mentor_id, t.activity_type, t.activity_date, t.duration_minutes)
 ), inserted AS (
     INSERT INTO orchestrator.batch_item (batch_id, position, item_id, organization_id, mentor_id, activity_type, activity_date,
                                          duration_minutes, notes, client_reference, override_duplicates, attempt, attempt_at,
@@ -138,7 +148,7 @@ WITH corrections AS (
            CASE WHEN a.item_id IS NULL THEN t.notes ELSE a.notes END, t.client_reference, t.override_duplicates, t.attempt,
            t.attempt_at, :version
     FROM typed t LEFT JOIN registration.activity a ON a.item_id = t.item_id
-    WHERE NOT t.is_live
+    WHERE NOT t.is_live AND t.position NOT IN (SELECT position FROM contradicted)
     RETURNING position
 ), updated AS (
     UPDATE orchestrator.batch_item i
@@ -157,13 +167,11 @@ WITH corrections AS (
           IS DISTINCT FROM
           (t.item_id, :organization_id, t.mentor_id, t.activity_type, t.activity_date, t.duration_minutes, t.override_duplicates,
            t.client_reference, t.attempt)
-      AND NOT EXISTS (
-          SELECT FROM registration.activity a
-          WHERE a.item_id = t.item_id AND (a.attributed_to, a.activity_type, a.activity_date, a.duration_minutes)
-                                          IS DISTINCT FROM (t.mentor_id, t.activity_type, t.activity_date, t.duration_minutes))
+      AND t.position NOT IN (SELECT position FROM contradicted)
     RETURNING i.position
 )
-SELECT (SELECT count(*) FROM inserted) + (SELECT count(*) FROM updated);
+SELECT (SELECT count(*) FROM inserted) + (SELECT count(*) FROM updated) AS changed,
+       (SELECT count(*) FROM contradicted JOIN typed USING (position) WHERE NOT is_live) AS contradicted;
 
 -- name: undecided
 -- parameters: batch_id uuid

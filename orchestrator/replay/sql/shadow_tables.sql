@@ -93,7 +93,8 @@ ANALYZE replay_retry;
 -- The batches that were refused as a whole, or given up because they were incomplete. The same batch may have been sent again, and accepted.
 CREATE TEMPORARY TABLE replay_ended AS
 SELECT batch_id, bool_or(event_id = batch_id::text) AS was_incomplete,
-       EXISTS (SELECT FROM orchestrator.batch_part l WHERE l.batch_id = r.batch_id AND l.items IS NOT NULL) AS is_collecting
+       EXISTS (SELECT FROM orchestrator.batch_part l WHERE l.batch_id = r.batch_id AND l.items IS NOT NULL) AS is_collecting,
+       (SELECT b.content_hash FROM orchestrator.batch b WHERE b.batch_id = r.batch_id) AS live_hash
 FROM replay_rejection r WHERE NOT batch_continues GROUP BY batch_id;
 CREATE UNIQUE INDEX ON replay_ended (batch_id);
 ANALYZE replay_ended;
@@ -113,12 +114,11 @@ SELECT DISTINCT ON (batch_id, header_hash, part) * FROM (
     SELECT p.batch_id, p.header_hash, p.part, p.parts, p.total_items, p.organization_id, p.coordinator_id, p.label, p.override_duplicates,
            p.submitted_by, p.channel, p.is_ours, p.event_id, p.trace_id, p.content_hash, p.public_hash, p.first_item_id, p.at, p.partition,
            p.record_offset, p.item_count, p.part_number, r.batch_id IS NOT NULL AS is_rejected,
-           coalesce(l.public_hash = p.public_hash, b.content_hash = p.header_hash, false) AS is_stored
+           coalesce(l.public_hash = p.public_hash, e.live_hash = p.header_hash, false) AS is_stored
     FROM replay_part p
     LEFT JOIN replay_refused_event r ON (r.batch_id, r.event_id) = (p.batch_id, p.event_id)
     LEFT JOIN replay_ended e ON e.batch_id = p.batch_id
     LEFT JOIN orchestrator.batch_part l ON (l.batch_id, l.part) = (e.batch_id, p.part)
-    LEFT JOIN orchestrator.batch b ON b.batch_id = e.batch_id
 ) AS p
 ORDER BY batch_id, header_hash, part, is_stored DESC, is_rejected, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
@@ -225,7 +225,7 @@ SELECT batch_id FROM replay_never_valid
 UNION ALL
 SELECT batch_id FROM replay_ended e
 WHERE NOT EXISTS (SELECT FROM replay_chosen_part p WHERE p.batch_id = e.batch_id
-                  GROUP BY p.header_hash HAVING count(*) FILTER (WHERE NOT p.is_rejected) >= min(p.parts))
+                  GROUP BY p.header_hash HAVING count(*) FILTER (WHERE p.is_stored OR NOT p.is_rejected) >= min(p.parts))
   AND NOT EXISTS (SELECT FROM replay_outcome o WHERE o.batch_id = e.batch_id)
   AND NOT EXISTS (SELECT FROM replay_cancel c WHERE c.batch_id = e.batch_id)
   AND NOT EXISTS (SELECT FROM replay_retry_read n WHERE n.batch_id = e.batch_id)
