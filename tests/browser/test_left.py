@@ -13,8 +13,8 @@ from schemas.paths import API_PATH
 from tests.browser.conftest import log_in
 from tests.browser.registering import Registering, registering_console
 from tests.browser.test_console import check
-from tests.browser.test_registering import problem
-from tests.browser.test_twice import fill_in
+from tests.browser.test_registering import problem, respond
+from tests.browser.test_twice import fill_in, sent
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
 from tests.support.pipeline import standard_directory
@@ -84,11 +84,71 @@ def test_an_undo_is_not_done_after_its_dialog_was_closed(console: ApiServer, con
     wait_long(page)
     assert undo.count == 2
 
-    # As long as it is open, the same is asked again.
+    # Another reason is another wish.
+    undo.is_lost = False
+    ask()
+    dialog.get_by_label("Why?").fill("Wrong person")
+    expect(dialog.get_by_role("alert")).to_have_count(0)
+    wait_long(page)
+    assert undo.count == 3
+
+    # As long as it is open and unchanged, the same is asked again.
+    undo.is_lost = True
+    dialog.get_by_role("button", name="Keep").click()
+    expect(dialog).to_be_hidden()
     ask()
     wait_long(page)
     expect(dialog.get_by_role("alert")).to_be_visible()
-    assert undo.count == 4
+    assert undo.count == 5
+
+
+def test_an_undo_during_which_the_session_ends_is_done_after_the_next_login(console: ApiServer, context: BrowserContext) -> None:
+    page = context.new_page()
+    log_in(page, console)
+    page.get_by_role("link", name="Activities").click()
+    page.get_by_role("button", name="All dates").click()
+    page.locator(".narrow-rows tbody a").first.click()
+    dialog = page.get_by_role("dialog")
+    undone = sent(page, "/revoke")
+    page.get_by_role("button", name="Undo this activity").click()
+    dialog.get_by_label("Why?").fill("Wrong date")
+
+    def lose_the_session() -> None:
+        respond(page, "/revoke", 401, problem("session_ended", 401))
+        dialog.get_by_role("button", name="Undo this activity").click()
+        expect(page.get_by_text("You are logged out")).to_be_visible()
+        expect(dialog).to_be_hidden()
+
+    # The dialog is back with its page, and with what was typed.
+    lose_the_session()
+    respond(page, "/revoke", 502, problem("internal_error", 502))
+    page.get_by_role("button", name="I have logged in, continue").click()
+    expect(dialog.get_by_label("Why?")).to_have_value("Wrong date")
+    expect(dialog.get_by_role("alert")).to_contain_text("The service failed.")
+    assert len(undone) == 2
+
+    lose_the_session()
+    page.get_by_role("button", name="I have logged in, continue").click()
+    expect(page.get_by_text("The activity is undone.")).to_be_visible()
+    expect(dialog).to_be_hidden()
+    assert len(undone) == 4
+
+
+def test_a_correction_that_is_changed_meanwhile_is_not_sent_as_it_was(console: ApiServer, context: BrowserContext) -> None:
+    page = context.new_page()
+    page.clock.install()
+    log_in(page, console)
+    page.get_by_role("link", name="Correct: Monday group").click()
+    retry = Failing(page, "POST", "/retry$")
+    minutes = page.get_by_role("group", name="nobody").get_by_label("Duration")
+    minutes.fill("30")
+    page.get_by_role("button", name="Retry this 1").click()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("Tries again")
+    minutes.fill("45")
+    expect(alert).to_have_count(0)
+    wait_long(page)
+    assert retry.count == 1
 
 
 def test_nothing_is_deleted_forgotten_or_stored_after_its_question_was_left(

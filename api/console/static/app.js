@@ -1,6 +1,7 @@
 // Starts the page: the language, who is logged in, and the module of the page's path.
 
 import * as api from "/console/static/api.js";
+import { putAway, takeOut } from "/console/static/components/dialog.js";
 import { frame, unexpected } from "/console/static/components/frame.js";
 import { problemAlert } from "/console/static/components/problem.js";
 import { addDays, startOfDay } from "/console/static/dates.js";
@@ -162,6 +163,7 @@ function ended(resume) {
   clearTimeout(timer);
   state.endsSoon = false;
   state.resume = resume;
+  putAway();
   draw();
 }
 
@@ -184,6 +186,7 @@ async function comeBack() {
   }
   state.resume = null;
   remember(me);
+  takeOut();
   resume?.();
 }
 

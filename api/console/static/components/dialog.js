@@ -6,6 +6,9 @@ import { html, nothing } from "/console/static/vendored.js";
 const ID = "dialog";
 const HEADING = "dialog-heading";
 
+/** Whether the open dialog is put away with its page. */
+let isAway = false;
+
 /**
  * @typedef {object} Content
  * @property {() => string} heading
@@ -43,8 +46,17 @@ export class Dialog {
     element().close();
   }
 
+  /** What the person had typed before is not sent later. */
+  #typed() {
+    this.#content?.action?.clear();
+    this.context.redraw();
+  }
+
   /** What had the focus before may stand for somebody else now, in a table that was read again, or be gone. */
   #closed() {
+    if (isAway) {
+      return;
+    }
     const { activeElement } = document;
     if (activeElement === this.#opener.element && activeElement?.id !== this.#opener.id) {
       focusOn(this.#opener.id);
@@ -75,7 +87,7 @@ export class Dialog {
         ${content === null
           ? nothing
           : html`
-              <div class="dialog">
+              <div class="dialog" @input=${() => this.#typed()}>
                 <h2 class="ds-heading" data-size="sm" id=${HEADING} tabindex="-1">${content.heading()}</h2>
                 ${content.view()}
               </div>
@@ -87,6 +99,22 @@ export class Dialog {
 
 function element() {
   return /** @type {HTMLDialogElement} */ (document.getElementById(ID));
+}
+
+/** Puts an open dialog away while its page is hidden: nothing beside it could be clicked. */
+export function putAway() {
+  if (document.getElementById(ID) !== null && element().open) {
+    isAway = true;
+    element().close();
+  }
+}
+
+/** Shows it again, with its page. */
+export function takeOut() {
+  if (isAway) {
+    isAway = false;
+    element().showModal();
+  }
 }
 
 /** Moves the focus to an element of the page, for example to the result of an action. @param {string} id */

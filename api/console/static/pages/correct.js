@@ -77,7 +77,7 @@ class CorrectPage {
     return html`
       <form
         class="correct" data-color="neutral" novalidate
-        @submit=${(/** @type {Event} */ event) => this.#submit(event)} @keydown=${submitOnCtrlEnter}
+        @submit=${(/** @type {Event} */ event) => this.#submit(event)} @keydown=${submitOnCtrlEnter} @input=${() => this.#typed()}
       >
         <header>
           <p><a class="ds-link" href="/console/batches/${this.#batch.batch_id}">${this.#batch.label ?? text("batch.no_label")}</a></p>
@@ -147,6 +147,12 @@ class CorrectPage {
       window.scrollTo(0, 0);
       focusOn("heading");
     });
+  }
+
+  /** What was typed before is not sent later. */
+  #typed() {
+    this.retrying.clear();
+    this.context.redraw();
   }
 
   /** @param {Event} event */
