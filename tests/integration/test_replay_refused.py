@@ -14,8 +14,9 @@ from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.ids import new_batch_id
-from tests.integration.test_replay import RecordingPipeline, Written, compared, projection, promoted, run, upstream
+from schemas.ids import DerivedIds, new_batch_id
+from tests.integration.test_replay import RecordingPipeline, Written, compared, ours, projection, promoted, run, upstream
+from tests.integration.test_replay_trust import completion, rejection
 from tests.support.audit import tampering
 from tests.support.pipeline import DAY, standard_directory
 
@@ -316,10 +317,10 @@ def test_a_rejection_beside_which_the_batch_continued_tells_that_it_was_there(pi
     """Its own events are no longer on the topic, and the database has lost it."""
     batch_id = new_batch_id()
     tell(pipeline, owner, batch_id, one_by_one(*corrected(batch_id)))
-    begins = len(pipeline.written)
+    before = {event for _, event in pipeline.written}
     tell(pipeline, owner, batch_id, one_by_one(*reversed(twice_named(batch_id))))
     lose(owner, batch_id)
-    written = pipeline.written[begins:]
+    written = [each for each in pipeline.written if each[1] not in before]
     assert {event.topic for _, event in written} == {Topic.BATCHES, Topic.LIFECYCLE}
     assert says(pipeline, written) is Says.NOT_COVERED
 
@@ -349,3 +350,30 @@ def test_the_row_of_a_batch_tells_which_of_two_contents_was_accepted(pipeline: R
     verdicts, after = promoted(pipeline.engine, pipeline.written)
     assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
     assert projection(owner)["batch_item"] == before["batch_item"]
+
+
+COUNTS = {"total_items": 2, "pending": 0, "completed": 0, "failed": 0, "cancelled": 2}
+# What only an accepted or a cancelled batch has, and what a replay says if the database does not have the batch.
+PROOFS: dict[str, tuple[Callable[[UUID], list[OutgoingEvent]], Says]] = {
+    "nothing": (lambda b: [], Says.NOTHING),
+    "a result": (
+        lambda b: [ours(events.CANCELLED, b, item_id=DerivedIds(b).item_id(0), position=0, attempt=1)],
+        Says.DIFFERENCE,
+    ),
+    "a retry": (
+        lambda b: [ours(events.BATCH_RETRY_REQUESTED, b, retry_number=1, items=[{"position": 0, "attempt": 2}])],
+        Says.NOT_COVERED,
+    ),
+    "a cancel": (lambda b: [ours(events.BATCH_CANCELLED, b, **COUNTS, cancelled_positions=[[0, 1, 1]])], Says.NOT_COVERED),
+    "a completion": (lambda b: [completion(b, "completed", 2)], Says.NOT_COVERED),
+}
+
+
+@pytest.mark.parametrize(("proof", "expected"), PROOFS.values(), ids=PROOFS)
+def test_a_refused_batch_of_which_an_event_tells_that_it_was_accepted_is_not_passed_over(
+    pipeline: RecordingPipeline, proof: Callable[[UUID], list[OutgoingEvent]], expected: Says
+) -> None:
+    """One of its parts is not on the topic."""
+    batch_id = new_batch_id()
+    read = [corrected(batch_id)[0], rejection(batch_id), *proof(batch_id)]
+    assert says(pipeline, list(enumerate(read))) is expected
