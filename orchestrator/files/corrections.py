@@ -116,12 +116,6 @@ def _item_id(cell: Cell) -> str:
         raise BadCellError("is not the id of an item") from None
 
 
-def _attempt(cell: Cell) -> int | None:
-    """The attempt in an export; None if the cell has no valid number."""
-    written = cells.shown(cell)
-    return int(written) if written.isascii() and written.isdigit() and len(written) < 10 else None
-
-
 def _as_it_is(cell: Cell) -> Cell:
     return cell
 
@@ -136,7 +130,7 @@ _PARSERS: Mapping[str, Callable[[Cell], Any]] = {
 _READ: Sequence[Column] = (
     Column("item_id", _item_id, ("item",)),
     *(replace(column, parse=_as_it_is, is_required=False) for column in COLUMNS if column.name != "client_reference"),
-    Column("attempt", _attempt, is_required=False),
+    Column("attempt", _as_it_is, is_required=False),
     Column("override_duplicates", lambda cell: None if cells.is_blank(cell) else _flag(cell), ("override",), is_required=False),
 )
 
@@ -218,12 +212,24 @@ class _Comparison:
             correction[name] = written
         if record.values.get("override_duplicates") is not None:
             correction["override_duplicates"] = record.values["override_duplicates"]
-        exported_at = record.values.get("attempt")
-        if len(correction) > 1 and exported_at is not None and exported_at < item.get("attempt", 0):
-            # A differing value may come from an earlier correction, which this one would undo.
-            detail = f"was exported at attempt {exported_at} and has been retried since; export the results again"
-            self._mistakes.append(FileMistake(self._name, detail, record.row, record.line, "item_id", item["item_id"]))
+        if len(correction) > 1:
+            self._check_attempt(record, item)
         return correction
+
+    def _check_attempt(self, record: TableRow, item: Item) -> None:
+        """A row from before another attempt is a mistake: its values may come from earlier corrections, which it would undo."""
+        cell = record.values.get("attempt", "")
+        present = item.get("attempt", 0)
+        if cells.is_blank(cell):
+            return
+        numbers = forms.whole_numbers(cell)
+        if not numbers:
+            detail = "is not a whole number; export the results again"
+            seen = excerpt(cells.shown(cell))
+            self._mistakes.append(FileMistake(self._name, detail, record.row, record.line, "attempt", seen))
+        elif present not in numbers and min(numbers) < present:
+            detail = f"was exported at attempt {min(numbers)} and has been retried since; export the results again"
+            self._mistakes.append(FileMistake(self._name, detail, record.row, record.line, "item_id", item["item_id"]))
 
     def _is_unedited(self, record: TableRow, item: Item, name: str, cell: Cell) -> bool:
         exported = item.get(name)

@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Context, Decimal
 from functools import cache
 from itertools import permutations
 
 from orchestrator.files import number_formats
 from orchestrator.files.cells import BrokenCell, Cell, Number, ShownText, shown
 from orchestrator.files.formulas import neutral, original
+from orchestrator.files.workbooks import MAX_TYPED_NUMBER
 from schemas.spelling import canonical
 
 # No number and no date is longer. The time for composing a text can be quadratic in its length.
@@ -89,6 +90,17 @@ def is_same_duration(cell: Cell, exported: int) -> bool:
     return False
 
 
+def whole_numbers(cell: Cell) -> set[int]:
+    """The whole numbers, from 0, that a cell can mean: 1 for `1,0`, and 1 or 1000 for `1.000`."""
+    if isinstance(cell, Number):
+        found = {Decimal(repr(float(cell)))}
+    elif isinstance(cell, bool | BrokenCell) or not isinstance(cell, str | int | float):
+        return set()
+    else:
+        found = {number for text in map(_folded, _texts(cell)) if len(text) <= _MAX_CHARACTERS for number in _numbers(text)}
+    return {int(number) for number in found if number >= 0 and number == int(number)}
+
+
 def is_same_date(cell: Cell, exported: date, slashes: str) -> bool:
     """Whether the cell has this date in any form. `slashes` is the order of the parts if slashes separate them."""
     if isinstance(cell, datetime):
@@ -97,7 +109,12 @@ def is_same_date(cell: Cell, exported: date, slashes: str) -> bool:
         return cell == exported
     if isinstance(cell, Number):
         return _of_serial(cell) == exported
-    return any(exported in (slashed_dates(text, slashes) if "/" in text else _days(text)) for text in _date_texts(cell))
+    for text in _date_texts(cell):
+        if exported in (slashed_dates(text, slashes) if "/" in text else _days(text)):
+            return True
+        if exported in _of_written_serials(text):
+            return True
+    return False
 
 
 def slashed_dates(text: str, order: str) -> set[date]:
@@ -158,6 +175,9 @@ def _is_same_number(cell: Cell, texts: set[str], exported: str) -> bool:
     meant = set(_numbers(exported))
     if not meant:
         return False
+    if isinstance(cell, Number) and any(float(each) == cell for each in meant):
+        # A workbook stores only so many digits.
+        return True
     for text in texts:
         if type(cell) is str and _leading_zeros(text) > _leading_zeros(exported):
             # No program adds zeros to a text, so a person has, perhaps to restore lost ones.
@@ -179,17 +199,14 @@ def _is_rounded(exact: Decimal, number: Decimal, text: str) -> bool:
     if "e" in text.lower():
         shown_digits = sum(character.isdigit() for character in text.lower().partition("e")[0])
         return _to_digits(exact, shown_digits) == _to_digits(number, shown_digits)
-    kept, others = _digits(number)[:_KEPT_DIGITS], _digits(number)[_KEPT_DIGITS:]
-    is_longer = len(_digits(exact)) > _KEPT_DIGITS
-    return is_longer and kept == _digits(exact)[:_KEPT_DIGITS] and not others.strip("0") and number.adjusted() == exact.adjusted()
+    if len(exact.as_tuple().digits) <= _KEPT_DIGITS:
+        return False
+    # Some programs cut the other digits off, and some round.
+    return number in (_to_digits(exact, _KEPT_DIGITS, ROUND_DOWN), _to_digits(exact, _KEPT_DIGITS))
 
 
-def _digits(number: Decimal) -> str:
-    return "".join(map(str, number.as_tuple().digits))
-
-
-def _to_digits(number: Decimal, digits: int) -> str:
-    return f"{number:.{digits - 1}E}"
+def _to_digits(number: Decimal, digits: int, rounding: str = ROUND_HALF_UP) -> Decimal:
+    return Context(digits, rounding).plus(number)
 
 
 # --- Dates, times, truth values -----------------------------------------------------------------------------------------------
@@ -210,7 +227,7 @@ class _Parts:
 
 
 def _is_same_moment(cell: Cell, texts: set[str], exported: str) -> bool:
-    if (clock := _CLOCK.fullmatch(exported)) and _seconds_of(cell, texts) == _clock_seconds(clock):
+    if (clock := _CLOCK.fullmatch(exported)) and _clock_seconds(clock) in _seconds_of(cell, texts):
         return True
     meant = _date_parts(exported)
     if not meant:
@@ -223,6 +240,7 @@ def _is_same_moment(cell: Cell, texts: set[str], exported: str) -> bool:
     else:
         # A text of the same shape as the exported one was typed, not converted.
         found = {each for text in texts if _shape(text) != _shape(exported) for each in _date_parts(_MIDNIGHT.sub("", text))}
+        found |= {_Parts(each.day, each.month, each.year) for text in texts for each in _of_written_serials(text)}
     return any(one.fits(other) for one in meant for other in found)
 
 
@@ -286,24 +304,29 @@ def _calendar(days: set[int], months: set[int], years: set[int]) -> set[date]:
     return found
 
 
-def _of_serial(number: float) -> date | None:
+def _of_serial(number: float | Decimal) -> date | None:
     """The date with this serial number in a spreadsheet program."""
-    if not number.is_integer() or not _FIRST_SERIAL <= number <= _LAST_SERIAL:
+    if not _FIRST_SERIAL <= number <= _LAST_SERIAL or number != int(number):
         return None
     return date(1899, 12, 30) + timedelta(days=int(number))
+
+
+def _of_written_serials(text: str) -> set[date]:
+    """The dates whose serial number a text can be, because a program wrote a date without its format. A small number is no date."""
+    dates = (_of_serial(number) for number in _numbers(text) if number > MAX_TYPED_NUMBER)
+    return {each for each in dates if each is not None}
 
 
 def _clock_seconds(match: re.Match[str]) -> int:
     return int(match[1]) * 3_600 + int(match[2]) * 60 + int(match[3] or 0)
 
 
-def _seconds_of(cell: Cell, texts: set[str]) -> int | None:
+def _seconds_of(cell: Cell, texts: set[str]) -> set[int]:
+    """The times that a cell can mean, in seconds. As a number, a time is a fraction of a day."""
     if isinstance(cell, timedelta | time):
-        return _seconds(cell)
-    if isinstance(cell, Number):
-        return round(cell * 86_400)
-    matches = [match for match in map(_CLOCK.fullmatch, texts) if match]
-    return _clock_seconds(matches[0]) if matches else None
+        return {_seconds(cell)}
+    days = [Decimal(repr(float(cell)))] if isinstance(cell, Number) else [number for text in texts for number in _numbers(text)]
+    return {round(each * 86_400) for each in days} | {_clock_seconds(match) for match in map(_CLOCK.fullmatch, texts) if match}
 
 
 def _seconds(cell: timedelta | time) -> int:

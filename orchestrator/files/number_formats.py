@@ -120,7 +120,8 @@ def shown_text(value: str, code: str) -> str | None:
 
 def plain(value: float) -> str:
     """The number as written without a format."""
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
+    shortest = repr(float(value))
+    return str(int(Decimal(shortest))) if float(value).is_integer() else shortest
 
 
 def _shown(value: Decimal, code: str, *, with_decimals: bool) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
-from orchestrator.files import forms
+from orchestrator.files import forms, number_formats
 from orchestrator.files.cells import Cell, FormulaError, Number, ShownText
 from orchestrator.files.corrections import Corrections, read_corrections
 from orchestrator.files.mistakes import BadFileError
@@ -185,6 +185,44 @@ def test_an_export_from_before_another_retry_reverts_nothing() -> None:
         read_corrections("c.csv", edited).against([item])
 
 
+OLDER: list[Any] = ["1", "1,0", "1.00", "1E0", "1\N{ZERO WIDTH SPACE}", "'1", "1,000", "100%", 1, 1.0]
+PRESENT: list[Any] = ["2", "2,0", "2.00", "2E+00", "2,000", "", " ", 2, 2.0]
+NO_NUMBER: list[Any] = ["TRUE", "#N/A", "1,5", "-1", "x", "01.jan", True, 1.5, date(2026, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "refusal"),
+    [
+        *((cell, "exported at attempt 1 and has been retried") for cell in OLDER),
+        *((cell, None) for cell in PRESENT),
+        *((cell, "is not a whole number; export") for cell in NO_NUMBER),
+    ],
+)
+def test_the_attempt_counts_in_every_form_of_its_number(cell: Any, refusal: str | None) -> None:
+    """In a text file and in a workbook, with and without a number format."""
+    rows = [["item_id", "attempt", "mentor_id"], [FIRST, cell, "m-2"]]
+    text, files = io.StringIO(), {}
+    csv.writer(text, delimiter=";").writerows(rows)
+    if type(cell) is str:
+        files["c.csv"] = text.getvalue().encode()
+    for code in ("General", "0.00"):
+        book, file = Workbook(), io.BytesIO()
+        for row in rows:
+            book.worksheets[0].append(row)
+        book.worksheets[0]["B2"].number_format = "yyyy-mm-dd" if isinstance(cell, date) else code
+        book.save(file)
+        files[f"{code}.xlsx"] = file.getvalue()
+    for name, raw in files.items():
+        read = read_corrections(name, raw)
+        # In a row that corrects nothing, it is not looked at.
+        assert read.against([item_of(FIRST, attempt=2, mentor_id="m-2")]).corrections == [{"item_id": FIRST}]
+        if refusal is None:
+            assert read.against([item_of(FIRST, attempt=2)]).corrections == [{"item_id": FIRST, "mentor_id": "m-2"}]
+            continue
+        with pytest.raises(BadFileError, match=refusal):
+            read.against([item_of(FIRST, attempt=2)])
+
+
 # --- Languages, limits and neighbours -----------------------------------------------------------------------------------------
 
 MONTHS = (
@@ -255,7 +293,13 @@ def test_a_lost_letter_has_left_one_to_four_marks(lost: str) -> None:
         ("x" * 61, "x" * 61, "x" * 62),
         # A longer text is no number.
         ("0" * 59 + "7", "7", "8"),
-        ("1234567890123456", "1234567890123450", "1234567890123460"),
+        ("1234567890123456", "1234567890123450", "1234567890123470"),
+        ("1234567890123456", "1234567890123460", "1234567890123440"),
+        ("123456789012345678", "123456789012346000", "123456789012347000"),
+        ("1234567890123445", "1234567890123450", "1234567890123460"),
+        ("-123456789012345678", "-123456789012346000", "123456789012346000"),
+        ("9999999999999999", "10000000000000000", "1000000000000000"),
+        ("12250", "1,23E+04", "1,24E+04"),
         ("1234567890123456", "1234567890123450", "12345678901234500"),
         ("1234567890123456", "1234567890123450", "123456789012345"),
         ("123456789012345", "123456789012345", "123456789012340"),
@@ -293,6 +337,40 @@ def test_zero_is_not_a_rounded_number() -> None:
     assert not forms.is_same_text("0E5", "1234567890123456")
     assert not forms.is_same_text("1E5", "0")
     assert forms.is_same_text("0,0", "0")
+
+
+@pytest.mark.parametrize("exported", ["123456789012345678", "1234567890123456", "123456789012345678901234", "9007199254740993"])
+def test_the_number_that_a_workbook_stores_of_a_long_id_is_the_same(exported: str) -> None:
+    """With all digits of a float, or with fifteen, cut off or rounded; as a number, and in the text file that is saved from it."""
+    stored = float(exported)
+    for value in (stored, float(f"{stored:.14e}"), float(exported[:15] + "0" * (len(exported) - 15))):
+        assert forms.is_same_text(Number(value), exported), value
+        assert not forms.is_same_text(Number(value * 1.001), exported)
+    assert forms.is_same_text(number_formats.plain(float(f"{stored:.14e}")), exported)
+
+
+def test_a_whole_number_is_written_with_the_digits_that_a_float_has() -> None:
+    values = (0.0, -0.0, 482.0, -7.0, 1.2345678901234568e20, 1e23, 0.5)
+    assert list(map(number_formats.plain, values)) == [
+        "0", "0", "482", "-7", "123456789012345680000", "1" + "0" * 23, "0.5"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("exported", "same", "other"),
+    [
+        ("1-2", ["46024", "46054", "46.024", "46024,0"], ["46025", "46024,5", "4602"]),
+        ("10:30", ["0,4375", "0.4375", "43,75%"], ["0,4376", "4375", "10,5"]),
+        ("10:31", ["0,438194444"], ["0,43"]),
+        # A program makes no date before 1930 of it, so this number is an id.
+        ("31-12", ["46387"], ["1"]),
+    ],
+)
+def test_a_date_or_time_that_lost_its_format_is_the_same_in_a_text_file(exported: str, same: list[str], other: list[str]) -> None:
+    assert [cell for cell in same if not forms.is_same_text(cell, exported)] == []
+    assert [cell for cell in other if forms.is_same_text(cell, exported)] == []
+    assert forms.is_same_date("46428", date(2027, 2, 10), "dmy")
+    assert not forms.is_same_date("46429", date(2027, 2, 10), "dmy")
 
 
 @pytest.mark.parametrize(
