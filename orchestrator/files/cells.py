@@ -256,9 +256,9 @@ def _written_duration(cell: Cell) -> str:
         return text(cell)
     if number_formats.is_date(cell.format):
         raise BadCellError("is a date, not a duration")
-    if not number_formats.names_a_unit(cell.format):
+    if not number_formats.alters_amount(cell.format):
         return number_formats.plain(cell)
-    # The cell shows `2 t`, which means two hours, but stores 2.
+    # The cell shows `2 t`, which means two hours, but stores 2. Or it shows `1:30` and stores 130.
     seen = number_formats.shown(cell, cell.format, with_decimals=True)
     if seen is None:
         raise BadCellError(_NO_DURATION)

@@ -77,7 +77,7 @@ def is_same_duration(cell: Cell, exported: int) -> bool:
     if isinstance(cell, timedelta | time):
         return _seconds(cell) == exported * 60
     if isinstance(cell, Number):
-        return float(cell) == exported and not number_formats.names_a_unit(cell.format)
+        return float(cell) == exported and not number_formats.alters_amount(cell.format)
     for text in map(_folded, _texts(cell)):
         if len(text) > _MAX_CHARACTERS:
             continue

@@ -52,7 +52,7 @@ _SEPARATED_DIGITS = 3
 _TOKEN = re.compile(
     r"""
     "(?P<quoted>[^"]*)" | \\(?P<escaped>.) | _(?P<space>.) | \*(?P<fill>.) | \[(?P<bracket>[^\]]*)\]
-    | (?P<general>General|Standard) | (?P<digit>[0#?]) | (?P<point>\.) | (?P<comma>,) | (?P<text>@)
+    | (?P<general>General|Standard) | (?P<exponent>E[-+]) | (?P<digit>[0#?]) | (?P<point>\.) | (?P<comma>,) | (?P<text>@)
     | (?P<plain>[-+$():!^&'~{}<>=\x20]) | (?P<other>.)
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
@@ -62,6 +62,10 @@ _COLOUR = re.compile(r"black|blue|cyan|green|magenta|red|white|yellow|colou?r ?\
 _NOT_OF_DATES = re.compile(r'"[^"]*"|\[(?!hh?\]|mm?\]|ss?\])[^\]]*\]|General|Standard|[_\\*].', re.DOTALL | re.IGNORECASE)
 _DATE_LETTER = re.compile(r"[dmhys]", re.IGNORECASE)
 _ELAPSED = re.compile(r"\[(?:hh?|mm?|ss?)\]", re.IGNORECASE)
+_FRACTION_OF_SECOND = re.compile(r"[.,]0+")
+_DIGIT = re.compile(r"[0#?]")
+# The text that a bracket shows, such as `kr` in `[$kr-414]`. `[$-414]` shows none.
+_BRACKET_TEXT = re.compile(r"\$\s*[^-\s]")
 
 
 class _NotFollowedError(ValueError):
@@ -76,23 +80,24 @@ class _Token:
 
 def is_date(code: str) -> bool:
     """Whether a number in this format is shown as a date or a time."""
-    return _DATE_LETTER.search(_NOT_OF_DATES.sub("", _sections(code)[0])) is not None
+    return _DATE_LETTER.search(_date_elements(code)) is not None
 
 
 def is_elapsed(code: str) -> bool:
     """Whether a number in this format is shown as a time that continues after 24 hours."""
-    return _ELAPSED.search(_sections(code)[0]) is not None
+    return _ELAPSED.search(_date_elements(code)) is not None
 
 
-def names_a_unit(code: str) -> bool:
-    """Whether the format writes words beside the number, such as `0" min"`."""
-    return any(
-        character.isalpha()
-        for section in _sections(code)
-        for token in _tokens(section)
-        if token.kind in ("quoted", "escaped", "plain")
-        for character in token.text
-    )
+def is_mixed(code: str) -> bool:
+    """Whether the format has elements of dates and places for the digits of a number, such as `0 h`. It has no certain meaning."""
+    return is_date(code) and _DIGIT.search(_FRACTION_OF_SECOND.sub("", _date_elements(code))) is not None
+
+
+def alters_amount(code: str) -> bool:
+    """Whether a number can mean another amount than it stores: with a unit (`0" min"`), a colon or digits beside it (`0":"00`), in percent,
+    or in thousands (`0,`)."""
+    sections = [list(_tokens(section)) for section in _sections(code)]
+    return any(_is_scaled(tokens) or any(map(_has_meaning, tokens)) for tokens in sections)
 
 
 def shown(value: float, code: str, *, with_decimals: bool = False) -> str | None:
@@ -149,6 +154,27 @@ def _sections(code: str) -> list[str]:
 def _tokens(section: str) -> Iterator[_Token]:
     for match in _TOKEN.finditer(section):
         yield _Token(str(match.lastgroup), match[str(match.lastgroup)])
+
+
+def _date_elements(code: str) -> str:
+    """The format's first section without the texts that it shows as they are."""
+    return _NOT_OF_DATES.sub("", _sections(code)[0])
+
+
+def _has_meaning(token: _Token) -> bool:
+    """Whether the token shows a text that changes what the number beside it means."""
+    if token.kind == "bracket":
+        return _BRACKET_TEXT.match(token.text) is not None
+    is_text = token.kind in ("quoted", "escaped", "fill", "plain", "other")
+    return is_text and any(character.isalnum() or character in ":%" for character in token.text)
+
+
+def _is_scaled(tokens: Sequence[_Token]) -> bool:
+    """Whether a comma divides the number by a thousand. A comma between the places of whole digits only separates them."""
+    point = next((index for index, token in enumerate(tokens) if token.kind == "point"), len(tokens))
+    places = [index for index, token in enumerate(tokens[:point]) if token.kind == "digit"]
+    commas = [index for index, token in enumerate(tokens) if token.kind == "comma"]
+    return any(not places or not places[0] < index < places[-1] for index in commas)
 
 
 def _literal(token: _Token) -> str:

@@ -19,6 +19,12 @@ MAX_ELEMENTS = 700_000
 _TOO_LARGE = "is too large for a list: clear the rows and columns that contain only formats, or save it as CSV UTF-8"
 _DAMAGED = "is damaged or incomplete; copy or download it again, or save it again in a spreadsheet program"
 
+_UNSUPPORTED = f"is compressed in a way that is not supported; {kinds.AS_WORKBOOK}"
+
+# The standard of workbooks has these two ways of compression, and UTF-8 and UTF-16. The other encodings are those of careless programs.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCODINGS = ("utf-8", "utf-16", "us-ascii", "iso-8859-1", "windows-1252")
+
 _ENCRYPTED = 0x1
 _CHUNK_BYTES = 64 * 1024
 
@@ -70,6 +76,8 @@ class Package:
             raise UnreadableFileError(_DAMAGED)
         if info.flag_bits & _ENCRYPTED:
             raise UnreadableFileError("is protected by a password; open it, remove the password, and save it again")
+        if info.compress_type not in _COMPRESSIONS:
+            raise UnreadableFileError(_UNSUPPORTED)
         if info.file_size > self._bytes_left:
             raise UnreadableFileError(_TOO_LARGE)
         parser = expat.ParserCreate()
@@ -88,8 +96,12 @@ class Package:
             # No program writes a document type, and its entities can expand a line to gigabytes.
             raise UnreadableFileError(f"was not written by a spreadsheet program; {kinds.AS_WORKBOOK}")
 
+        def check_encoding(_version: str, encoding: str | None, _standalone: int) -> None:
+            if encoding is not None and encoding.lower() not in _ENCODINGS:
+                raise UnreadableFileError(f"has the text encoding {encoding}, which is not supported; {kinds.AS_WORKBOOK}")
+
         parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, reader.text
-        parser.StartDoctypeDeclHandler = refuse
+        parser.StartDoctypeDeclHandler, parser.XmlDeclHandler = refuse, check_encoding
         try:
             with self._archive.open(info) as stream:
                 while chunk := stream.read(_CHUNK_BYTES):
@@ -103,7 +115,7 @@ class Package:
         except (NotImplementedError, RuntimeError, ValueError) as error:
             if isinstance(error, UnreadableFileError):
                 raise
-            raise UnreadableFileError(f"is compressed in a way that is not supported; {kinds.AS_WORKBOOK}") from error
+            raise UnreadableFileError(_UNSUPPORTED) from error
 
 
 @contextmanager

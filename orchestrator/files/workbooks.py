@@ -21,9 +21,12 @@ MAX_TYPED_NUMBER = 9_999
 
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _REFERENCE = re.compile(r"([A-Za-z]{1,3})([0-9]{1,7})")
+# No row, style or text has a number with more digits.
+_MOST_DIGITS = 9
 _TRUE = ("1", "true")
 _SECONDS_OF_DAY = 86_400
 _MIDNIGHT = datetime(1900, 1, 1)  # noqa: DTZ001 - not a moment; only its time is used
+_MIXED = "has a number format with both digits and letters of dates; choose another format and write the value again"
 _SUSPECT = "is damaged: a cell refers to a text that does not exist; save it again in a spreadsheet program"
 
 
@@ -339,10 +342,11 @@ class _Sheet:
         return not cell.value and cell.kind != "str"
 
     def _shared(self, number: str) -> str:
-        try:
-            return self._texts[int(number)]
-        except (ValueError, IndexError) as error:
-            raise UnreadableFileError(_SUSPECT) from error
+        # Only digits: a negative number would count from the last text.
+        digits = number.strip()
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS and int(digits) < len(self._texts)):
+            raise UnreadableFileError(_SUSPECT)
+        return self._texts[int(digits)]
 
     def _of_number(self, cell: _OpenCell) -> Cell:
         try:
@@ -351,10 +355,10 @@ class _Sheet:
             return BrokenCell(cell.value or "", "is not a number, although the workbook marks it as one")
         if not math.isfinite(value):
             return BrokenCell(cell.value or "", "is too large a number")
+        if number_formats.is_mixed(cell.format):
+            return BrokenCell(number_formats.plain(value), _MIXED)
         if not number_formats.is_date(cell.format) or 1 <= value <= MAX_TYPED_NUMBER:
-            if number_formats.is_elapsed(cell.format):
-                return timedelta(days=value)
-            return Number(value, cell.format)
+            return timedelta(days=value) if number_formats.is_elapsed(cell.format) else Number(value, cell.format)
         return _moment(value, cell.format, from_1904=self._book.counts_from_1904)
 
 
@@ -399,7 +403,7 @@ def _iso_date(text: str) -> Cell:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else 0
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else 0
 
 
 def _column(letters: str) -> int:

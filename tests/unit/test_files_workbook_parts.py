@@ -195,18 +195,34 @@ def test_which_formats_are_dates(code: str, is_date: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "is_elapsed"), [("[h]:mm", True), ("[MM]", True), ("[s]", True), ("h:mm", False), ("0;[h]", False), ("[hhh]", False)]
+    ("code", "is_elapsed"),
+    [("[h]:mm", True), ("[MM]", True), ("[s]", True), ("h:mm", False), ('0" [h]"', False), ("0;[h]", False), ("[hhh]", False)],
 )
 def test_which_formats_count_beyond_a_day(code: str, is_elapsed: bool) -> None:
     assert number_formats.is_elapsed(code) == is_elapsed
 
 
 @pytest.mark.parametrize(
-    ("code", "names"),
-    [('0" t"', True), (r"0\t", True), ('0;-0" t"', True), ('0" "', False), ("0", False), ("[Red]0", False), ("0.00", False)],
+    ("code", "alters"),
+    [
+        *((code, True) for code in ('0" t"', r"0\t", '0;-0" t"', "0 t", "0!t", "0*t", "0[$ t]", "0[$t-414]", "[$€-2]0")),
+        *((code, True) for code in ("0%", "0,", ",0", "0.0,", "0:00", '0"0"', '0"%"')),
+        *((code, False) for code in ('0" "', "0", "[Red]0", "0.00", "#,##0.0", "0.00E+00", "[$-414]0", "0_t", "_-* #,##0_-")),
+    ],
 )
-def test_which_formats_name_a_unit(code: str, names: bool) -> None:
-    assert number_formats.names_a_unit(code) == names
+def test_which_formats_alter_the_amount(code: str, alters: bool) -> None:
+    assert number_formats.alters_amount(code) == alters
+
+
+@pytest.mark.parametrize(
+    ("code", "is_mixed"),
+    [
+        *((code, True) for code in ("0 h", "0.0 h", "# min", "0 d")),
+        *((code, False) for code in ("0", "mmss.0", "[h]:mm:ss.00", '0" h"', r"0\h", "dd.mm.yyyy", "0 t")),
+    ],
+)
+def test_which_formats_mix_digits_and_dates(code: str, is_mixed: bool) -> None:
+    assert number_formats.is_mixed(code) == is_mixed
 
 
 # --- Cells --------------------------------------------------------------------------------------------------------------------

@@ -67,9 +67,9 @@ def raw_workbook(
     return zipped(parts)
 
 
-def zipped(parts: Mapping[str, str | bytes]) -> bytes:
+def zipped(parts: Mapping[str, str | bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
     return file.getvalue()
@@ -154,7 +154,8 @@ def test_no_format_makes_the_reader_crash(value: float, code: str) -> None:
     assert shown is None or shown == shown.strip()
     number_formats.shown_text("x", code)
     number_formats.is_date(code)
-    number_formats.names_a_unit(code)
+    number_formats.is_mixed(code)
+    number_formats.alters_amount(code)
 
 
 @pytest.mark.parametrize(
@@ -166,11 +167,41 @@ def test_no_format_makes_the_reader_crash(value: float, code: str) -> None:
         (90, "0.00", 90),
         (0.0625, "h:mm", 90),
         (1.5, "[h]:mm", 2_160),
+        (130, '0":"00', 90),
+        (130, "0:00", 90),
+        (9, '0"0"', 90),
+        (1_440, "#,##0.00", 1_440),
+        (90, "0.00E+00", 90),
+        (90, "_-* #,##0_-", 90),
     ],
 )
 def test_a_duration_has_the_unit_that_the_cell_shows(stored: float, code: str, minutes: int) -> None:
     raw = formatted(["m", "x", DAY, stored, None], formats={"D2": code})
     assert values("a.xlsx", raw)[0]["duration_minutes"] == minutes
+
+
+@pytest.mark.parametrize(
+    ("stored", "code"),
+    [
+        (0.5, '0.0" [h]"'),
+        (90, '0" [m]"'),
+        (1e12, '0" [h]"'),
+        (2, "0 t"),
+        (2, "0!t"),
+        (2, "0[$ t]"),
+        (2, "0[$t-414]"),
+        (2, "0*t"),
+        (2, "0 h"),
+        (0.5, "0.0 h"),
+        (60, "0%"),
+        (1_000, "0,"),
+        (1_000, "0.0,"),
+    ],
+)
+def test_a_duration_whose_display_is_not_known_is_named(stored: float, code: str) -> None:
+    raw = formatted(["m", "x", DAY, stored, None], formats={"D2": code})
+    [found] = mistakes("a.xlsx", raw)
+    assert found.startswith("a.xlsx, row 2, column duration_minutes: ")
 
 
 # --- Formulas -----------------------------------------------------------------------------------------------------------------
@@ -395,7 +426,19 @@ def encrypted_zip() -> bytes:
             "was not written by a spreadsheet program",
         ),
         (raw_workbook('<row><c r="XFD2"><v>1</v></c></row>'), "has a cell in column XFD of row 2"),
-        (raw_workbook('<row><c t="s"><v>7</v></c></row>'), "refers to a text that does not exist"),
+        *(
+            (
+                raw_workbook(f'<row><c t="s"><v>{number}</v></c></row>', strings=("<t>m</t>",)),
+                "refers to a text that does not exist",
+            )
+            for number in ("7", "1", "-1", "+0", "0.0", "x", "1" * 5_000)
+        ),
+        (zipped({"xl/workbook.xml": '<?xml version="1.0" encoding="foo"?><workbook/>'}), "has the text encoding foo"),
+        (zipped({"xl/workbook.xml": '<?xml version="1.0" encoding="utf-7"?><workbook/>'}), "has the text encoding utf-7"),
+        *(
+            (zipped({"xl/workbook.xml": "<workbook/>"}, compression), "is compressed in a way that is not supported")
+            for compression in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2)
+        ),
     ],
 )
 def test_a_file_that_is_no_workbook_is_called_what_it_is(raw: bytes, said: str) -> None:
