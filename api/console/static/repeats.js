@@ -1,7 +1,7 @@
 // Ignores what a person does not mean twice: the second click of a double click, and the repetitions of Enter while it is held down. Between the
 // two the page may have put another button in the place of the first, like "Register 25" in the place of "Review 25".
 
-// A browser counts the clicks of a mouse, with the time that the person has set. It does not count taps, so these are the time and the distance of a double tap.
+// Browsers count the clicks of a mouse, with the time that the person has set. Those of phones do not count taps: these are the time and the distance of a double tap.
 const DOUBLE_TAP_MS = 500;
 const DOUBLE_TAP_PX = 24;
 
