@@ -45,12 +45,12 @@ class Failing:
         if self.is_lost:
             route.abort()
         else:
-            route.fulfill(status=503, json=problem("overloaded", 503), headers={"Retry-After": "2"})
+            route.fulfill(status=503, json=problem("overloaded", 503), headers={"Retry-After": "60"})
 
 
 def wait_long(page: Page) -> None:
     """Lets the time pass in which an overload is waited out, and the network come back."""
-    page.clock.run_for(10_000)
+    page.clock.run_for(90_000)
     page.evaluate("dispatchEvent(new Event('online'))")
     page.evaluate("new Promise((resolve) => setTimeout(resolve))")
 
