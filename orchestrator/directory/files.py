@@ -73,8 +73,8 @@ FILES: Mapping[str, Sequence[Column]] = {
         _ORGANIZATION,
         Column("activity_type", cells.identifier),
         Column("name", cells.name),
-        Column("default_minutes", _minutes_or_none, is_required=False),
-        Column("minimum_minutes", _minutes_or_none, is_required=False),
+        Column("default_minutes", _minutes_or_none, is_required=False, is_duration=True),
+        Column("minimum_minutes", _minutes_or_none, is_required=False, is_duration=True),
     ),
     "chapters.csv": (_ORGANIZATION, Column("chapter_id", cells.identifier), Column("name", cells.name)),
 }

@@ -134,7 +134,7 @@ def identifier(cell: Cell) -> str:
     value = _identifier(cell)
     if any(unicodedata.category(character) == "Cc" for character in value):
         raise BadCellError("contains a line break or another control character")
-    return value
+    return _undamaged(value)
 
 
 def _identifier(cell: Cell) -> str:
@@ -177,7 +177,7 @@ def name(cell: Cell) -> str:
         raise BadCellError("is empty", EMPTY)
     if len(value) > MAX_LABEL_LENGTH:
         raise BadCellError(f"is longer than {MAX_LABEL_LENGTH} characters", TOO_LONG)
-    return _without_nul(value)
+    return _undamaged(_without_nul(value))
 
 
 def notes(cell: Cell) -> str | None:
@@ -278,4 +278,11 @@ def _whole_minutes(value: Decimal) -> int:
 def _without_nul(value: str) -> str:
     if "\0" in value:
         raise BadCellError("contains a NUL character")
+    return value
+
+
+def _undamaged(value: str) -> str:
+    """The value, unless a program has put a replacement character in place of a letter."""
+    if "\ufffd" in value:
+        raise BadCellError("contains a \ufffd: a program could not read a letter there; write the letter again")
     return value

@@ -11,6 +11,13 @@ from orchestrator.files import kinds
 DELIMITERS = (",", ";", "\t")
 _NOTHING = " ,;\t\r\n"
 
+# Letters of UTF-8 that nobody writes in Windows-1252. There, a closing mark can follow a capital letter or an å: `BLÅ»`, `så”…`.
+_CLOSING = rb"\x84\x85\x8b\x91-\x97\x9b\xa0\xab\xad\xb4\xb7\xbb"
+_UTF8_LETTER = re.compile(
+    rb"[\xc2\xc3][\x80-\xbf]|[\xc4-\xdf](?![%b])[\x80-\xbf]|[\xe1-\xef](?![%b]{2})[\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+    % (_CLOSING, _CLOSING)
+)
+
 # The first line in which Excel names the delimiter. It is not a row.
 _DECLARATION = re.compile(r'"?sep=(?P<delimiter>\\t|[^\w"\r\n])"?(?P=delimiter)*(?:\r\n|\r|\n|$)', re.IGNORECASE)
 
@@ -24,7 +31,10 @@ class UnreadableFileError(ValueError):
 
 
 def decode(raw: bytes) -> str:
-    """The text of a file: UTF-8 with or without a byte order mark, else Windows-1252. Raises UnreadableFileError."""
+    """The text of a file: UTF-8 with or without a byte order mark, else Windows-1252. Raises UnreadableFileError.
+
+    A file that has letters in both encodings is refused. If it were read as Windows-1252, the ids in UTF-8 would be others.
+    """
     refusal = kinds.not_text(raw)
     if refusal is not None:
         raise UnreadableFileError(refusal)
@@ -37,11 +47,15 @@ def decode(raw: bytes) -> str:
             return raw.decode(encoding)
         except UnicodeDecodeError as error:
             line = raw.count(b"\n", 0, error.start) + 1
+        if encoding == "utf-8" and _UTF8_LETTER.search(raw):
+            detail = "mixes UTF-8 and Windows-1252 text, or is cut off here; correct this line and save the file as CSV UTF-8"
+            raise UnreadableFileError(detail, line)
     raise UnreadableFileError(f"is not {' nor '.join(encodings)} text", line)
 
 
-def rows_of(text: str, recognized: Callable[[Sequence[str]], int]) -> Iterator[tuple[int, int, list[str]]]:
-    """The rows of the text, each with its number and the line on which it begins. Raises UnreadableFileError if the quotes don't match.
+def rows_of(text: str, recognized: Callable[[Sequence[str]], int]) -> tuple[str, Iterator[tuple[int, int, list[str]]]]:
+    """The delimiter, and the rows of the text: each with its number and the line on which it begins. Raises UnreadableFileError if the quotes
+    don't match.
 
     The delimiter is the one that a first line like `sep=;` names. Otherwise it is the one that gives the first row that is not blank the most
     known headers, which `recognized` counts.
@@ -53,8 +67,12 @@ def rows_of(text: str, recognized: Callable[[Sequence[str]], int]) -> Iterator[t
     else:
         delimiter, lines_before = "", 0
     if not text.strip(_NOTHING):
-        return
+        return delimiter, iter(())
     delimiter = delimiter or _likely_delimiter(text, recognized)
+    return delimiter, _rows(text, delimiter, lines_before)
+
+
+def _rows(text: str, delimiter: str, lines_before: int) -> Iterator[tuple[int, int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0
     while True:

@@ -21,6 +21,7 @@ COLUMNS: Sequence[Column] = (
         cells.minutes,
         ("duration", "minutes", "varighet", "varighet minutter", "minutter"),
         code="not_a_duration",
+        is_duration=True,
     ),
     Column(
         "notes",

@@ -4,12 +4,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import PurePath
 from typing import Any
 
 from orchestrator.files import delimited
 from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, shown
 from orchestrator.files.delimited import UnreadableFileError
+from orchestrator.files.division import holds_rows, is_split_number
 from orchestrator.files.formulas import text_of_formula
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from schemas.spelling import visible
@@ -30,7 +32,7 @@ _MOST_ROWS_NAMED = 10
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column to read. `parse` takes a cell, and raises BadCellError. The values of a column that `is_private` are never shown. `code` is that
-    of a mistake which has none of its own."""
+    of a mistake which has none of its own. A column that `is_duration` may have hours with a decimal comma."""
 
     name: str
     parse: Callable[[Cell], Any]
@@ -38,6 +40,7 @@ class Column:
     is_required: bool = True
     is_private: bool = False
     code: str = "bad_value"
+    is_duration: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,9 @@ def read_content(name: str, raw: bytes, columns: Sequence[Column], check: TableC
                 raise UnreadableFileError("has more mistakes than are listed here", row.line)
             if header is None:
                 header = _read_header(name, row, known, columns)
+                _refuse_swallowed_rows(name, row, header, source.delimiter)
             else:
-                records.append(_record(name, row, header, mistakes))
+                records.append(_record(name, row, header, source.delimiter, mistakes))
     except UnreadableFileError as error:
         raise BadFileError([*mistakes, FileMistake(name, str(error), line=error.line)]) from error
     if header is None:
@@ -140,9 +144,10 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The rows of a file as they are read. Rows and columns count from 1."""
+    """The rows of a file as they are read. Rows and columns count from 1. A workbook has no delimiter."""
 
     rows: Iterable[_Row]
+    delimiter: str | None = None
     remarks: Sequence[str] = ()
     hidden_rows: frozenset[int] = frozenset()
     hidden_columns: frozenset[int] = frozenset()
@@ -163,8 +168,8 @@ def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
     def recognized(titles: Sequence[str]) -> int:
         return sum(_normal(text_of_formula(title)) in known for title in titles)
 
-    rows = delimited.rows_of(delimited.decode(raw), recognized)
-    return _Source(_Row(number, line, [text_of_formula(each) for each in texts]) for number, line, texts in rows)
+    delimiter, rows = delimited.rows_of(delimited.decode(raw), recognized)
+    return _Source((_Row(number, line, [text_of_formula(each) for each in texts]) for number, line, texts in rows), delimiter)
 
 
 def _workbook(name: str, raw: bytes) -> _Source:
@@ -178,7 +183,7 @@ def _workbook(name: str, raw: bytes) -> _Source:
     if sheet.hidden_sheets:
         remarks.append(f"{name}: hidden sheets are not read: {', '.join(sheet.hidden_sheets)}")
     rows = (_Row(number, None, cells) for number, cells in sheet.rows())
-    return _Source(rows, remarks, sheet.hidden_rows, sheet.hidden_columns)
+    return _Source(rows, None, remarks, sheet.hidden_rows, sheet.hidden_columns)
 
 
 def _normal(title: str) -> str:
@@ -219,9 +224,56 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
     return _Header(titles, found)
 
 
-def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) -> TableRow:
+def _refuse_swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None) -> None:
+    mistake = _swallowed_rows(name, row, header, delimiter)
+    if mistake is not None:
+        raise BadFileError([mistake])
+
+
+def _swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None) -> FileMistake | None:
+    """The mistake of a cell that holds other rows, or None."""
+    broken = [position for position, cell in enumerate(row.cells) if isinstance(cell, str) and ("\n" in cell or "\r" in cell)]
+    if delimiter is None or not broken:
+        return None
+    has_forms = any(column is not None and not _fits(column, "x") for column in header.found)
+
+    def is_record(cells: Sequence[str]) -> bool:
+        return (has_forms or len(cells) == len(header.titles)) and _is_record(header, cells)
+
+    texts = [str(cell) for cell in row.cells]
+    for position in broken:
+        is_titled = position < len(header.titles)
+        title, column = (header.titles[position], header.found[position]) if is_titled else (None, None)
+        # If every column takes any text, lines of notes can't be told from rows.
+        can_be_told = has_forms or column is None or not column.is_private
+        if can_be_told and holds_rows(texts, position, len(header.titles), delimiter, is_record):
+            detail = "contains what looks like whole rows; look for a missing quote"
+            return FileMistake(name, detail, row.number, row.line, title or None)
+    return None
+
+
+def _is_record(header: _Header, cells: Sequence[str]) -> bool:
+    """Whether each of these cells fits its column."""
+    padded = chain(cells, repeat(""))
+    fitting = all(column is None or _fits(column, text) for column, text in zip(header.found, padded, strict=False))
+    return fitting and _is_blank(cells[len(header.found) :])
+
+
+def _fits(column: Column, cell: Cell) -> bool:
+    try:
+        column.parse(cell)
+    except BadCellError:
+        return False
+    return True
+
+
+def _record(name: str, row: _Row, header: _Header, delimiter: str | None, mistakes: list[FileMistake]) -> TableRow:
     """The row's values. Adds its mistakes to `mistakes`."""
     titles = header.titles
+    swallowed = _swallowed_rows(name, row, header, delimiter)
+    if swallowed is not None:
+        mistakes.append(swallowed)
+        return TableRow(row.number, row.line, {})
     if not _is_blank(row.cells[len(titles) :]):
         detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that contain the delimiter in quotes"
         mistakes.append(FileMistake(name, detail, row.number, row.line, code="too_many_cells"))
@@ -230,8 +282,10 @@ def _record(name: str, row: _Row, header: _Header, mistakes: list[FileMistake]) 
     for position, column in enumerate(header.found):
         if column is None:
             continue
-        cell = row.cells[position] if position < len(row.cells) else ""
+        cell, following = (*row.cells[position : position + 2], "", "")[:2]
         try:
+            if column.is_duration and delimiter is not None and is_split_number(str(cell), str(following), delimiter):
+                raise BadCellError("was split at its decimal comma; put it in quotes")
             values[column.name] = column.parse(cell)
         except BadCellError as error:
             seen = None if column.is_private else excerpt(shown(cell))

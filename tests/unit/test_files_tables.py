@@ -80,18 +80,15 @@ TEXTS["utf-8-sig"] = TEXTS["utf-8"]
 
 
 def _is_told_apart(text: str) -> bool:
-    """Whether these Windows-1252 bytes are not by accident UTF-8 as well."""
-    try:
-        return text.encode("windows-1252").decode() == text
-    except UnicodeDecodeError:
-        return True
+    """Whether no letters of these Windows-1252 bytes are by accident UTF-8 as well."""
+    return text.encode("windows-1252").decode(errors="ignore").isascii()
 
 
 @given(st.data())
 def test_any_dialect_gives_the_same_rows(data: st.DataObject) -> None:
     encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "windows-1252"]))
     texts = TEXTS[encoding]
-    ids = texts.filter(lambda text: canonical(text).strip())
+    ids = texts.filter(lambda text: canonical(text).strip() and "\ufffd" not in text)
     rows = data.draw(
         st.lists(
             st.tuples(ids, ids, st.dates(), st.integers(0, 9_999), texts),

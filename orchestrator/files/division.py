@@ -1,0 +1,36 @@
+"""Finds signs that a text with delimiters was divided into cells at the wrong places: at a decimal comma, or with a quote that is missing."""
+
+import re
+from collections.abc import Callable, Sequence
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+# `1,5 t` between commas becomes a cell `1` and a cell `5 t`. Durations of more than a day are no hours, so the `60` of `60,5 t` is whole.
+_WHOLE_HOURS = re.compile(r"0?[0-9]|1[0-9]|2[0-4]")
+_FRACTION = re.compile(r"[0-9]{1,2}\s*(?:h|hrs?|hours?|t|timer?)\.?", re.IGNORECASE)
+
+
+def is_split_number(cell: str, following: str, delimiter: str) -> bool:
+    """Whether these neighbours were one number of hours, which was divided at its decimal comma."""
+    return (
+        delimiter == ","
+        and _WHOLE_HOURS.fullmatch(cell.strip()) is not None
+        and _FRACTION.fullmatch(following.strip()) is not None
+    )
+
+
+def holds_rows(cells: Sequence[str], position: int, width: int, delimiter: str, is_row: Callable[[Sequence[str]], bool]) -> bool:
+    """Whether the cell at this position holds the ends and beginnings of rows. `width` is the number of titles.
+
+    The rows between the first line and the last are whole. The first row begins before this cell, and the last one ends after it.
+    """
+    lines = _LINE_END.split(cells[position])
+    if width < 2 or len(lines) < 2:
+        return False
+    if any(is_row(line.split(delimiter, width - 1)) for line in lines[1:-1]):
+        return True
+    is_first, is_last = position == 0, position == width - 1
+    first = [*cells[:position], *lines[0].split(delimiter, max(0, width - 1 - position))]
+    beginning = lines[-1].split(delimiter, position)
+    last = [*beginning, *cells[position + 1 :]]
+    return (is_last or is_row(first)) and (is_first or (len(beginning) == position + 1 and is_row(last)))

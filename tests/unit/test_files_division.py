@@ -1,0 +1,161 @@
+"""Text that was divided into cells at the wrong places, or written in two encodings: a mistake, and never other values than the sender's."""
+
+from datetime import date
+
+import pytest
+
+from orchestrator.directory import files as directory
+from orchestrator.files.corrections import read_corrections
+from orchestrator.files.mistakes import BadFileError
+from orchestrator.files.readings import read_file
+from orchestrator.files.registrations import read_registrations
+from orchestrator.files.tables import no_rows, read_table
+
+HEADER = "mentor_id,activity_type,activity_date,duration_minutes,notes"
+ITEM = "01a22476-0998-70a1-8335-d1d1c6100000"
+
+
+def mistakes(text: str) -> list[str]:
+    with pytest.raises(BadFileError) as refusal:
+        read_registrations("a.csv", text.encode())
+    return [str(mistake) for mistake in refusal.value.mistakes]
+
+
+# --- Decimal commas -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ["1,5 t", "2,25 h", "0,5t", "1, 5 timer", "01,5 hours", "24,0 T", "1,5 t."])
+@pytest.mark.parametrize("last", ["notes", "reference"])
+def test_hours_that_were_split_at_their_comma_are_a_mistake(written: str, last: str) -> None:
+    text = f"mentor_id,activity_type,activity_date,duration_minutes,{last}\nola,visit,2026-01-01,{written}\n"
+    whole = written.partition(",")[0]
+    assert mistakes(text) == [
+        f'a.csv, row 2, column duration_minutes: "{whole}" was split at its decimal comma; put it in quotes'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "minutes", "notes"),
+    [
+        ('"1,5 t",', 90, None),
+        ("60,5 t", 60, "5 t"),
+        ("25,5 t", 25, "5 t"),
+        ("10,5 turer", 10, "5 turer"),
+        ("10,5", 10, "5"),
+        ("1 t,5 t", 60, "5 t"),
+        ("10,5 t ute", 10, "5 t ute"),
+    ],
+)
+def test_a_duration_beside_other_notes_is_no_split_number(line: str, minutes: int, notes: str | None) -> None:
+    [record] = read_registrations("a.csv", f"{HEADER}\nola,visit,2026-01-01,{line}\n".encode()).rows
+    assert (record.values["duration_minutes"], record.values["notes"]) == (minutes, notes)
+
+
+def test_only_commas_split_at_a_decimal_comma() -> None:
+    text = f"{HEADER}\nola,visit,2026-01-01,1,5 t\n".replace(",", ";")
+    assert read_registrations("a.csv", text.encode()).rows[0].values["notes"] == "5 t"
+
+
+def test_split_hours_are_a_mistake_in_corrections_and_in_a_directory() -> None:
+    text = f"item_id,duration_minutes,notes\n{ITEM},1,5 t\n"
+    with pytest.raises(BadFileError, match="split at its decimal comma"):
+        read_corrections("a.csv", text.encode())
+    text = "organization_id,activity_type,name,default_minutes,minimum_minutes\na,visit,Besøk,1,5 t\n"
+    with pytest.raises(BadFileError, match=r"column default_minutes.*split at its decimal comma"):
+        read_table("activity_types.csv", text.encode(), directory.FILES["activity_types.csv"], no_rows)
+
+
+# --- Missing quotes -----------------------------------------------------------------------------------------------------------
+
+DAY = "2026-01-01,60"
+SWALLOWED = {
+    "notes last": f'{HEADER}\na,x,{DAY},"Fin tur\nb,x,{DAY},\nc,x,{DAY},Bra"\nd,x,{DAY},\n',
+    "one row": f'{HEADER}\na,x,{DAY},"Fin tur\nb,x,{DAY},Bra"\n',
+    "commas in the notes": f'{HEADER}\na,x,{DAY},"Fin, lang tur\nb,x,{DAY},Bra, kort"\n',
+    "other line ends": f'{HEADER}\r\na,x,{DAY},"Fin tur\r\nb,x,{DAY},Bra"\r\n',
+    "one good row of two": f'{HEADER}\na,x,{DAY},"Fin tur\nb,x,soon,60,\nc,x,{DAY},\n"\n',
+    "reference": f'{HEADER},reference\na,x,{DAY},"Fin tur,r1\nb,x,{DAY},Bra",r2\n',
+    "reference that is absent": f'{HEADER},reference\na,x,{DAY},"Fin tur\nb,x,{DAY},Bra"\n',
+    "notes first": f'notes,mentor,type,date,minutes\n"Fin tur,a,x,{DAY}\n,b,x,{DAY}\nBra",c,x,{DAY}\n',
+    "notes first, two rows": f'notes,mentor,type,date,minutes\n"Fin tur,a,x,{DAY}\nBra",c,x,{DAY}\n',
+    "notes between": f'mentor,type,notes,date,minutes\na,x,"Fin,{DAY}\nb,x,Bra",{DAY}\n',
+    "a column that is not read": f'mentor,type,date,minutes,navn\na,x,{DAY},"Kari\nb,x,{DAY},Ola"\n',
+    "the header": f'mentor,type,date,minutes,"navn\na,x,{DAY},Kari"\nb,x,{DAY},Ola\n',
+}
+
+
+@pytest.mark.parametrize("text", SWALLOWED.values(), ids=SWALLOWED)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_rows_within_a_cell_are_a_mistake(text: str, delimiter: str) -> None:
+    [found] = mistakes(text.replace(",", delimiter))
+    assert found.startswith("a.csv, row 1" if 'minutes,"navn' in text else "a.csv, row 2")
+    assert found.endswith(": contains what looks like whole rows; look for a missing quote")
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        "Kafe, kino, tur, 2 t\nog, så, hjem, 60",
+        "Fin tur\n\nBra",
+        "a,b\nc,x,soon,60,",
+        "2026-01-01, 60\nKari, tur, 2026-01-01",
+        ",,,,\n,,,,\n",
+    ],
+)
+@pytest.mark.parametrize("header", [HEADER, "notes,mentor_id,activity_type,activity_date,duration_minutes"])
+def test_lines_of_notes_are_no_rows(notes: str, header: str) -> None:
+    cell = f'"{notes}"'
+    line = f"m,x,{DAY},{cell}" if header == HEADER else f"{cell},m,x,{DAY}"
+    [record] = read_registrations("a.csv", f"{header}\n{line}\n".encode()).rows
+    assert record.values["notes"] == notes.strip()
+    assert record.values["activity_date"] == date(2026, 1, 1)
+
+
+def test_rows_within_a_cell_are_found_in_every_kind_of_table() -> None:
+    text = f'position,item_id,reference,notes\n0,{ITEM},r,"Fin\n1,{ITEM[:-1]}1,r,Bra"\n'
+    with pytest.raises(BadFileError, match="looks like whole rows"):
+        read_corrections("a.csv", text.encode())
+    text = 'organization_id,chapter_id,name\na,n,"Nord\na,s,Sør"\n'
+    with pytest.raises(BadFileError, match="looks like whole rows"):
+        read_table("chapters.csv", text.encode(), directory.FILES["chapters.csv"], no_rows)
+    read = read_file(".csv", b'navn,dato\n"Kari,2026-01-01\nOla",2026-01-01\n', max_items=10)
+    assert [mistake["code"] for mistake in read["mistakes"]] == ["unreadable"]
+    assert read_file(".csv", b'navn,notat\nKari,"Fin tur\nhei, hopp"\n', max_items=10)["mistakes"] == []
+
+
+# --- Two encodings ------------------------------------------------------------------------------------------------------------
+
+FIRST = f"{HEADER}\nkåre,x,{DAY},\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        (FIRST + f"b,x,{DAY},blå\n".encode("windows-1252"), 3),
+        (FIRST + f"c,x,{DAY},\nb,x,{DAY},".encode() + b"bl\xc3", 4),
+        (f"{HEADER}\nb\xe5,x,{DAY},\n".encode("windows-1252") + FIRST, 2),
+        (f"{HEADER}\nkåre,x,{DAY},bl".encode() + b"\xc3", 2),
+        (f"{HEADER}\nčáhci,x,{DAY},bl".encode() + b"\xe5\n", 2),
+        (f"{HEADER}\nb,x,{DAY},\N{RIGHT SINGLE QUOTATION MARK}\n".encode() + b"bl\xe5\n", 3),
+    ],
+)
+def test_text_in_two_encodings_is_refused_with_the_line_of_the_second(raw: bytes, line: int) -> None:
+    with pytest.raises(BadFileError) as refusal:
+        read_registrations("a.csv", raw)
+    assert str(refusal.value).startswith(f"a.csv, line {line}: mixes UTF-8 and Windows-1252 text")
+
+
+@pytest.mark.parametrize("notes", ["BLÅ»", "«BLÅ»", "“FRA A TIL Å”", "så”…", "æøå ÆØÅ é", "Ø—", "„BLÜ“", "20 °, 5 §"])
+def test_marks_after_letters_of_windows_1252_are_no_utf_8(notes: str) -> None:
+    raw = f'{HEADER}\nkåre,x,{DAY},"{notes}"\n'.encode("windows-1252")
+    [record] = read_registrations("a.csv", raw).rows
+    assert (record.values["mentor_id"], record.values["notes"]) == ("kåre", notes)
+
+
+def test_an_id_or_a_name_with_a_letter_that_a_program_lost_is_a_mistake() -> None:
+    [found] = mistakes(f"{HEADER}\nk\N{REPLACEMENT CHARACTER}re,x,{DAY},bl\N{REPLACEMENT CHARACTER}\n")
+    assert "column mentor_id" in found
+    assert "a program could not read a letter there" in found
+    text = "organization_id,chapter_id,name\na,n,Nordm\N{REPLACEMENT CHARACTER}re\n"
+    with pytest.raises(BadFileError, match=r"column name.*write the letter again"):
+        read_table("chapters.csv", text.encode(), directory.FILES["chapters.csv"], no_rows)
