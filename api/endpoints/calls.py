@@ -64,8 +64,8 @@ class Call:
     body: bytes
 
     def actor(self, organization_in_body: str | None = None) -> Actor:
-        """The caller in the organization of the request. Raises ProblemError."""
-        return self.identity.actor(header=self.headers.get(ORGANIZATION_HEADER), in_body=organization_in_body)
+        """The caller in the organization of the request. Raises ProblemError, RefusedRequestError."""
+        return self.identity.actor(header=self.header(ORGANIZATION_HEADER), in_body=organization_in_body)
 
     def batch_id(self) -> UUID:
         """The batch id in the path. Raises NotFoundError unless the path contains a canonical UUID."""
@@ -117,6 +117,13 @@ class Call:
         """The value of a list header, which may be sent more than once (RFC 9110, 5.3)."""
         return ", ".join(self.headers.getall(header)) if header in self.headers else None
 
+    def header(self, name: str) -> str | None:
+        """The one value of a header. Raises RefusedRequestError if it is sent with several."""
+        values = set(self.headers.getall(name, ()))
+        if len(values) > 1:
+            raise RefusedRequestError([Mistake(f"/headers/{name}", "repeated", "is given with different values; send it once")])
+        return values.pop() if values else None
+
     def json(self, *, default: Any = None) -> Any:
         """The parsed body, or `default` if none was sent. Raises BadJsonError."""
         if not self.body and default is not None:
@@ -125,7 +132,7 @@ class Call:
 
     def idempotency(self, operation: str, *request: Any) -> Idempotency | None:
         """The Idempotency-Key, if there is one, with the hash of the operation and the request as understood."""
-        key = self.headers.get("Idempotency-Key")
+        key = self.header("Idempotency-Key")
         if key is None:
             return None
         if not _IDEMPOTENCY_KEY.fullmatch(key):

@@ -164,6 +164,7 @@ class _Comparison:
         self._mistakes: list[FileMistake] = []
         self._changes: list[NameChange] = []
         self._kept: list[str] = []
+        self._kept_notes: list[str] = []
         self._remarks = list(remarks)
 
     def of(self, records: Sequence[TableRow]) -> Corrections:
@@ -185,10 +186,11 @@ class _Comparison:
             self._remarks.append(
                 f"{self._name}: skipped {len(selected) - len(wanted)} unchanged rows of items that have succeeded"
             )
-        if self._kept:
+        # Ids first: a wrong one registers somebody else.
+        if kept := [*self._kept, *self._kept_notes]:
             self._remarks.append(
                 f"{self._name}: ignored values that a spreadsheet program seems to have changed (use a .json file to correct them):"
-                f" {'; '.join(self._kept[:_MOST_NAMED])}{'; …' if len(self._kept) > _MOST_NAMED else ''}"
+                f" {'; '.join(kept[:_MOST_NAMED])}{'; …' if len(kept) > _MOST_NAMED else ''}"
             )
         return Corrections(wanted or [correction for _, correction in selected], self._changes, self._remarks)
 
@@ -241,6 +243,8 @@ class _Comparison:
             return False
         if name in _NAMES and formulas.original(cells.shown(cell)) != exported:
             self._kept.append(f"row {record.row}, {name} {excerpt(cells.shown(cell))} for {exported}")
+        elif name == "notes" and not forms.is_spelled_alike(cell, exported):
+            self._kept_notes.append(f"row {record.row}, notes")
         return True
 
 

@@ -4,6 +4,7 @@ They interpret texts as numbers (leading zeros are lost, exponents appear), date
 own language; and they read or write letters in a wrong encoding (docs/files.md).
 """
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,22 +55,31 @@ _FALSE = frozenset({"false", "usann", "falsch", "faux", "falso", "onwaar", "fals
 
 # The encodings of Windows, the Mac and DOS in our users' languages.
 _ENCODINGS = ("windows-1252", "latin-1", "mac-roman", "cp850", "cp437", "cp865")
-_LOST = "?_\N{REPLACEMENT CHARACTER}"
+_LOST_MARKS = re.compile("[?_\N{REPLACEMENT CHARACTER}]")
+# Letters that a program can lose, with the marks that it can leave.
+_LOSABLE = re.compile(r"((?:[^\x00-\x7f]|[?_])+)")
+_NOT_OF_ASCII = re.compile("[^A-Za-z0-9]")
 
 
 def is_same_text(cell: Cell, exported: str) -> bool:
     """Whether the cell has this text, or a form that a spreadsheet program may change it into."""
     if isinstance(cell, BrokenCell):
         return False
+    if is_spelled_alike(cell, exported):
+        return True
     texts = {_folded(each) for each in _texts(cell)}
     plain = _folded(exported)
-    if not texts.isdisjoint({plain, _folded(neutral(exported)), _folded(f"'{exported}")}):
-        return True
     if not exported.isascii() and any(_is_misread(text, plain) for text in texts):
         return True
     if len(plain) > _MAX_CHARACTERS or any(len(text) > _MAX_CHARACTERS for text in texts):
         return False
     return _is_same_number(cell, texts, plain) or _is_same_moment(cell, texts, plain) or _is_same_truth(texts, plain)
+
+
+def is_spelled_alike(cell: Cell, exported: str) -> bool:
+    """Whether the cell has this text, apart from blanks, invisible characters, and the apostrophe before a formula."""
+    alike = {_folded(exported), _folded(neutral(exported)), _folded(f"'{exported}")}
+    return not alike.isdisjoint(map(_folded, _texts(cell)))
 
 
 def is_same_duration(cell: Cell, exported: int) -> bool:
@@ -299,7 +309,7 @@ def _calendar(days: set[int], months: set[int], years: set[int]) -> set[date]:
     for day, month, year in ((d, m, y) for d in days for m in months for y in years):
         try:
             found.add(date(year, month, day))
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     return found
 
@@ -345,26 +355,27 @@ def _is_same_truth(texts: set[str], exported: str) -> bool:
 
 def _is_misread(text: str, exported: str) -> bool:
     """Whether the text is the exported one after its bytes were decoded in a wrong encoding, once or twice."""
-    return text in _misreadings(exported) or _is_lossy(text, exported)
+    # Every encoding keeps the letters and digits of ASCII, so most edited texts differ in them.
+    return _is_lossy(text, exported) or (_of_ascii(text) == _of_ascii(exported) and text in map(_folded, _misreadings(exported)))
 
 
-@cache
-def _misreadings(text: str) -> frozenset[str]:
-    found = set()
+def _of_ascii(text: str) -> str:
+    return _NOT_OF_ASCII.sub("", text)
+
+
+def _misreadings(text: str) -> Iterator[str]:
     for wrong in _ENCODINGS:
         once = _decoded(text.encode(), wrong)
-        found |= {once, _decoded(once.encode(), wrong)}
-        found |= {_decoded(text.encode(right, "replace"), wrong) for right in _ENCODINGS if right != wrong}
-        found.add(text.encode(wrong, "replace").decode("utf-8", "replace"))
-    return frozenset(_folded(each) for each in found)
+        yield from (once, _decoded(once.encode(), wrong))
+        yield from (_decoded(text.encode(right, "replace"), wrong) for right in _ENCODINGS if right != wrong)
+        yield text.encode(wrong, "replace").decode("utf-8", "replace")
 
 
 def _decoded(raw: bytes, encoding: str) -> str:
     """Decodes as programs do: a byte that the encoding does not define becomes a control character."""
-    return "".join(_character(byte, encoding) for byte in raw)
+    return codecs.charmap_decode(raw, "strict", _CHARACTERS[encoding])[0]
 
 
-@cache
 def _character(byte: int, encoding: str) -> str:
     try:
         return bytes([byte]).decode(encoding)
@@ -372,7 +383,23 @@ def _character(byte: int, encoding: str) -> str:
         return chr(byte)
 
 
+_CHARACTERS = {encoding: "".join(_character(byte, encoding) for byte in range(256)) for encoding in _ENCODINGS}
+
+
 def _is_lossy(text: str, exported: str) -> bool:
-    """Whether the text is the exported one with letters replaced by question marks and the like."""
-    pattern = "".join(re.escape(each) if each.isascii() else f"[{re.escape(_LOST)}]{{1,4}}" for each in exported)
-    return re.fullmatch(pattern, text) is not None
+    """Whether the text is the exported one with some letters replaced by one to four question marks and the like.
+
+    Texts are compared run by run, because a pattern with a choice for each letter can take years.
+    """
+    runs, meant = _LOSABLE.split(text), _LOSABLE.split(exported)
+    return len(runs) == len(meant) and all(map(_is_lossy_run, runs, meant))
+
+
+def _is_lossy_run(run: str, exported: str) -> bool:
+    if run == exported or exported.isascii():
+        return run == exported
+    kept, letters = _LOST_MARKS.sub("", run), _LOST_MARKS.sub("", exported)
+    missing = len(letters) - len(kept)
+    added = (len(run) - len(kept)) - (len(exported) - len(letters))
+    remaining = iter(letters)
+    return missing <= added <= 4 * missing and all(letter in remaining for letter in kept)

@@ -120,6 +120,20 @@ def test_without_a_token_every_request_is_refused(refusing_api: ApiServer, heade
         assert (answer.status_code, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
 
 
+def test_two_different_tokens_are_no_token(refusing_api: ApiServer) -> None:
+    """The first must not count: what stands before the API may have checked the last."""
+    mine, foreign = (f"Bearer {signed(claims(sub=subject))}" for subject in (COORDINATOR, "another"))
+    pairs = [
+        (mine, mine, 200),
+        *((mine, other, 401) for other in (foreign, "Bearer x", "Basic eDp5", "")),
+        (foreign, mine, 401),
+    ]
+    for first, second, status in pairs:
+        headers = [("Authorization", first), ("Authorization", second)]
+        answer = httpx.get(refusing_api.url + API_PATH, headers=headers, timeout=PATIENCE_S, verify=NO_TLS)
+        assert answer.status_code == status, (first, second)
+
+
 # --- Roles and ownership ------------------------------------------------------------------------------------------------------
 
 ON_A_BATCH: list[tuple[str, str, Any]] = [

@@ -3,23 +3,26 @@
 import asyncio
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import jwt
 import pytest
+from multidict import CIMultiDict
 from pydantic import SecretStr
 
 from api.access import authentication
 from api.access.authentication import SharedKey, TokenAuthenticator, authenticator
-from api.access.identity import Identity
+from api.access.identity import ORGANIZATION_HEADER, Identity
 from api.access.tickets import Tickets, ticket_key
 from api.access.tokens import make_development_token
+from api.endpoints.calls import Call, Service
 from api.http.problems import ProblemError
 from orchestrator.batches.model import Actor, Role
 from orchestrator.process.settings import Settings
+from schemas.api.reading import RefusedRequestError
 
 KEY = "a key for tests only, 32 bytes or more"
 NOW = 1_800_000_000
@@ -171,6 +174,35 @@ def test_the_organization_of_a_request(role: Role, organizations: tuple[str, ...
         else:
             expected = wanted
         assert named(caller, header, in_body) == expected, (header, in_body)
+
+
+def with_headers(*headers: tuple[str, str]) -> Call:
+    caller = Identity("s", Role.SERVICE, ("o", "p"), 0)
+    return Call(cast("Service", None), caller, {}, (), CIMultiDict(headers), b"")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((), None),
+        (("o",), "o"),
+        (("o", "o"), "o"),
+        (("o", "p"), "repeated"),
+        (("p", "o"), "repeated"),
+        (("o", ""), "repeated"),
+        (("o", "o", "p"), "repeated"),
+    ],
+)
+def test_a_header_has_one_value(values: Sequence[str], expected: str | None) -> None:
+    """In every case of its name."""
+    for name in (ORGANIZATION_HEADER, "Idempotency-Key"):
+        call = with_headers(*zip((name, name.lower(), name.upper()), values, strict=False))
+        if expected != "repeated":
+            assert call.header(name) == expected
+            continue
+        with pytest.raises(RefusedRequestError) as refused:
+            call.actor() if name == ORGANIZATION_HEADER else call.idempotency("submit")
+        assert [(each.pointer, each.code) for each in refused.value.mistakes] == [(f"/headers/{name}", "repeated")]
 
 
 @pytest.mark.parametrize(

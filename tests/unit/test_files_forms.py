@@ -290,6 +290,79 @@ def test_a_lost_letter_has_left_one_to_four_marks(lost: str) -> None:
 @pytest.mark.parametrize(
     ("exported", "same", "other"),
     [
+        # A program that saves Windows-1252 keeps the letters that it has.
+        ("på \N{BICYCLE}", "på ??", "på ?????"),
+        ("å我ø", "å?ø", "ø?å"),
+        ("å我ø", "??ø", "åø"),
+        ("ø?", "??", "ø??"),
+        ("ø_1", "?_1", "ø_2"),
+        ("\N{REPLACEMENT CHARACTER}1", "\N{REPLACEMENT CHARACTER}1", "å1"),
+        ("? kåre", "? k?re", "_ k?re"),
+    ],
+)
+def test_letters_that_an_encoding_has_are_kept_and_others_lost(exported: str, same: str, other: str) -> None:
+    assert forms.is_same_text(same, exported)
+    assert not forms.is_same_text(other, exported)
+
+
+@given(st.lists(st.sampled_from(["k", " ", "å", "我", "?", "_", "\N{BICYCLE}"]), min_size=1, max_size=12), st.data())
+def test_a_text_that_lost_letters_is_the_same_until_another_letter_differs(exported: list[str], data: st.DataObject) -> None:
+    marks = st.text("?_", min_size=1, max_size=4)
+    cell = "".join(each if each.isascii() or data.draw(st.booleans()) else data.draw(marks) for each in exported)
+    assert forms.is_same_text(f"a{cell}b", f"a{''.join(exported)}b")
+    assert not forms.is_same_text(f"a{cell}c", f"a{''.join(exported)}b")
+
+
+@pytest.mark.parametrize(
+    ("exported", "cell"),
+    [
+        ("我" * 32, "?" * 32 + " ok"),
+        ("我?" * 32, "?" * 100 + " ok"),
+        ("我_å " * 2_500, "?? " * 2_500 + "ok"),
+        ("å" * 10_000, "?" * 40_000 + " ok"),
+        ("å" * 9_000, "Ã¥" * 8_999 + "Ã¦"),
+    ],
+    ids=len,
+)
+def test_a_long_text_with_lost_letters_is_compared_in_linear_time(exported: str, cell: str) -> None:
+    """With time that grows exponentially, none of these ever ends."""
+    assert not forms.is_same_text(cell, exported)
+
+
+@pytest.mark.parametrize("date_of", ["{}.03.2026", "2026-03-{}", "2026-{}-01", "{}.mars 2026", "1.3.{}", "{}/3/2026"])
+@pytest.mark.parametrize("number", ["99999999999", "9" * 45])
+def test_a_date_with_a_huge_number_is_no_date(date_of: str, number: str) -> None:
+    text = date_of.format(number)
+    assert not any(forms.is_same_date(text, date(2026, 3, 1), order) for order in ("dmy", "mdy", "ymd"))
+    assert not forms.is_same_text(text, "1-3")
+    with pytest.raises(BadFileError, match=r"row 2, column activity_date"):
+        corrected("c.csv", [FIRST, "00482", "x", text, 60])
+
+
+@pytest.mark.parametrize(
+    ("exported", "cell", "is_named"),
+    [
+        ("1. mai", "1. mai 2025", True),
+        ("1. mai", "01.05.2025", True),
+        ("12.30", "12:30", True),
+        ("på tur", "pÃ¥ tur", True),
+        ("two\nlines", "two\r\nlines ", False),
+        ("+47", "'+47", False),
+        ("på tur", "pa\N{COMBINING RING ABOVE} tur", False),
+    ],
+)
+def test_notes_that_were_kept_in_another_form_are_named_without_their_text(exported: str, cell: str, is_named: bool) -> None:
+    text = io.StringIO()
+    csv.writer(text).writerows([["item_id", "notes", "mentor_id"], [FIRST, cell, "482"]])
+    found = read_corrections("c.csv", text.getvalue().encode()).against([item_of(FIRST, notes=exported, mentor_id="00482")])
+    assert found.corrections == [{"item_id": FIRST}]
+    [remark] = found.remarks
+    assert remark.endswith("row 2, mentor_id 482 for 00482; row 2, notes" if is_named else "row 2, mentor_id 482 for 00482")
+
+
+@pytest.mark.parametrize(
+    ("exported", "same", "other"),
+    [
         ("x" * 61, "x" * 61, "x" * 62),
         # A longer text is no number.
         ("0" * 59 + "7", "7", "8"),
