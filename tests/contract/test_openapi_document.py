@@ -52,8 +52,10 @@ def test_every_header_that_is_read_is_documented() -> None:
     read = set()
     for module in (ROOT / "api").rglob("*.py"):
         text = module.read_text()
-        read |= set(re.findall(r'headers\.get(?:all|one)?\("([^"]+)"', text)) | set(re.findall(r'tags\("([^"]+)"', text))
-        read |= {ORGANIZATION_HEADER} if "headers.get(ORGANIZATION_HEADER)" in text else set()
+        read |= set(re.findall(r'headers\.get(?:all|one)?\("([^"]+)"', text)) | set(
+            re.findall(r'(?:tags|\.header)\("([^"]+)"', text)
+        )
+        read |= {ORGANIZATION_HEADER} if ".header(ORGANIZATION_HEADER)" in text else set()
     assert {"Idempotency-Key", "If-Match", "If-None-Match", "traceparent", ORGANIZATION_HEADER} <= read
     assert read - of_http == documented("header")
 

@@ -326,14 +326,23 @@ def test_notes_are_fetched_only_for_a_table_that_has_notes(name: str, content: s
 
 
 @pytest.mark.parametrize(
-    ("attempt", "is_refused"), [("1", True), ("2", False), ("3", False), ("", False), ("?", False), ("1" * 10, False)]
+    ("attempt", "refusal"),
+    [
+        ("1", "exported at attempt 1"),
+        ("2", None),
+        ("3", None),
+        ("", None),
+        ("?", "is not a whole number"),
+        ("1" * 10, None),
+        ("1" * 61, "is not a whole number"),
+    ],
 )
-def test_an_export_is_too_old_from_one_attempt_before(attempt: str, is_refused: bool) -> None:
+def test_an_export_is_too_old_from_one_attempt_before(attempt: str, refusal: str | None) -> None:
     def read() -> Corrections:
         return corrected({"attempt": attempt, "mentor_id": "m-2"}, attempt=2)
 
-    if is_refused:
-        with pytest.raises(BadFileError, match="exported at attempt 1"):
+    if refusal is not None:
+        with pytest.raises(BadFileError, match=refusal):
             read()
     else:
         assert read().corrections == [{"item_id": ITEM_ID, "mentor_id": "m-2"}]
