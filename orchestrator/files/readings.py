@@ -45,7 +45,7 @@ _COLUMNS: Sequence[Column] = (
 def read_file(kind: str, raw: bytes, *, max_items: int) -> Mapping[str, Any]:
     """The contents of the file: `items`, `mistakes`, `ignored_columns`. An unreadable file has mistakes and no items."""
     try:
-        content = read_content(f"file{kind}", raw, _COLUMNS, _check)
+        content = read_content(f"file{kind}", raw, _COLUMNS, _check, most_rows=max_items)
     except BadFileError as refusal:
         return {"items": [], "mistakes": [_shown(mistake) for mistake in refusal.mistakes], "ignored_columns": []}
     if content.found.isdisjoint({_MENTOR.name, _NAMES.name}):
@@ -53,10 +53,10 @@ def read_file(kind: str, raw: bytes, *, max_items: int) -> Mapping[str, Any]:
         mistake = FileMistake("file", detail, column=_MENTOR.name, code="missing_column")
         return {"items": [], "mistakes": [_shown(mistake)], "ignored_columns": list(content.unread)}
     mistakes = [_shown(mistake) for mistake in content.mistakes]
-    if len(content.rows) > max_items:
-        detail = f"has {len(content.rows):,} rows; the limit is {max_items:,}, so split it"
-        mistakes.insert(0, _shown(FileMistake("file", detail, value=str(len(content.rows)), code="too_many_items")))
-    items = [_item(record) for record in content.rows[:max_items]]
+    if content.row_count > max_items:
+        detail = f"has {content.row_count:,} rows; the limit is {max_items:,}, so split it"
+        mistakes.insert(0, _shown(FileMistake("file", detail, value=str(content.row_count), code="too_many_items")))
+    items = [_item(record) for record in content.rows]
     return {"items": items, "mistakes": mistakes, "ignored_columns": list(content.unread)}
 
 

@@ -83,13 +83,14 @@ def repeated(records: Iterable[TableRow], columns: Sequence[str]) -> Iterator[tu
 @dataclass(frozen=True, slots=True)
 class TableContent:
     """The contents of a file and its mistakes. Records lack the values that could not be read. `found` has the names of the columns in the
-    file, `unread` the titles of others."""
+    file, `unread` the titles of others. `row_count` also counts the rows that were not read because there were too many."""
 
     rows: Sequence[TableRow]
     mistakes: Sequence[FileMistake]
     remarks: Sequence[str]
     found: frozenset[str]
     unread: Sequence[str]
+    row_count: int
 
 
 def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableCheck) -> Table:
@@ -100,9 +101,11 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableChe
     return Table(content.rows, content.remarks)
 
 
-def read_content(name: str, raw: bytes, columns: Sequence[Column], check: TableCheck) -> TableContent:
+def read_content(
+    name: str, raw: bytes, columns: Sequence[Column], check: TableCheck, *, most_rows: int | None = None
+) -> TableContent:
     """Reads a table: a workbook if the name ends in `.xlsx`, else text with delimiters. A mistake in a row, one that `check` finds too,
-    does not keep the others from being read.
+    does not keep the others from being read. Rows after the first `most_rows` are only counted.
 
     Raises BadFileError if no row can be read: with all that is wrong with the header, or with what the file is.
 
@@ -113,6 +116,7 @@ def read_content(name: str, raw: bytes, columns: Sequence[Column], check: TableC
     mistakes: list[FileMistake] = []
     records: list[TableRow] = []
     header: _Header | None = None
+    unread_rows = 0
     try:
         source = _opened(name, raw, known)
         for row in source.rows:
@@ -123,6 +127,8 @@ def read_content(name: str, raw: bytes, columns: Sequence[Column], check: TableC
             if header is None:
                 header = _read_header(name, row, known, columns)
                 _refuse_swallowed_rows(name, row, header, source.delimiter)
+            elif most_rows is not None and len(records) >= most_rows:
+                unread_rows += 1
             else:
                 records.append(_record(name, row, header, source.delimiter, mistakes))
     except UnreadableFileError as error:
@@ -132,7 +138,7 @@ def read_content(name: str, raw: bytes, columns: Sequence[Column], check: TableC
     mistakes += check(name, records)
     remarks = [*source.remarks, *_remarks(name, header, source, records)]
     found = frozenset(column.name for column in header.found if column is not None)
-    return TableContent(records, mistakes, remarks, found, _unread(header))
+    return TableContent(records, mistakes, remarks, found, _unread(header), len(records) + unread_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,21 @@
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
 from orchestrator.files import number_formats
-from orchestrator.files.cells import BrokenCell, Cell, FormulaError, Number, ShownText, UnsavedFormula
+from orchestrator.files.cells import BrokenCell, Cell, FormulaError, Number, ShownText, UnsavedFormula, is_blank, shown
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.packages import local, opened, workbook_part
 
 # Ten times as many as a list needs. A cell in the last of 16,384 columns is there by accident.
 MAX_COLUMNS = 1_000
+# The most places up to the last cell of each row, empty ones too, and the most that merged cells cover.
+# A list of 10,000 rows with ten columns has a tenth.
+MAX_PLACES = 1_000_000
 # The most characters in a cell. A longer text is cut, and is too long for every column.
 _MAX_CELL_CHARACTERS = 32_767
 
@@ -27,6 +31,7 @@ _TRUE = ("1", "true")
 _SECONDS_OF_DAY = 86_400
 _MIDNIGHT = datetime(1900, 1, 1)  # noqa: DTZ001 - not a moment; only its time is used
 _MIXED = "has a number format with both digits and letters of dates; choose another format and write the value again"
+_TOO_WIDE = "is too large for a list: clear the cells beside the list, and unmerge cells that are merged over many rows"
 _SUSPECT = "is damaged: a cell refers to a text that does not exist; save it again in a spreadsheet program"
 
 
@@ -69,6 +74,9 @@ def first_sheet(raw: bytes) -> Sheet:
                 package.read(target, styles)
         content = _Sheet(texts.texts, styles.formats(), book)
         package.read(where, content)
+    content.mark_merged()
+    if sum(map(max, content.cells.values())) > MAX_PLACES:
+        raise UnreadableFileError(_TOO_WIDE)
     return Sheet(
         chosen.name,
         content.cells,
@@ -220,6 +228,15 @@ class _OpenCell:
     inline: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """Cells of several rows that are merged, by their first column. Only the first row has the value."""
+
+    first_row: int
+    last_row: int
+    column: int
+
+
 @dataclass(slots=True)
 class _Place:
     """The reader's position in the sheet. A row or cell without a reference follows the previous one."""
@@ -235,6 +252,7 @@ class _Sheet:
         self.cells: dict[int, dict[int, Cell]] = {}
         self.hidden_rows: set[int] = set()
         self.hidden_columns: set[int] = set()
+        self._merges: list[_Merge] = []
         self._texts = texts
         self._formats = formats
         self._book = book
@@ -261,6 +279,8 @@ class _Sheet:
             if attributes.get("hidden") in _TRUE or attributes.get("width") == "0":
                 first, last = _number(attributes.get("min")), _number(attributes.get("max"))
                 self.hidden_columns.update(range(first, min(last, MAX_COLUMNS) + 1))
+        elif name == "mergeCell":
+            self._add_merge(attributes.get("ref", ""))
         elif name == "sheetFormatPr":
             self._hides_rows = attributes.get("zeroHeight") in _TRUE
 
@@ -288,6 +308,28 @@ class _Sheet:
             self._cell = None
         else:
             self._text.end(name)
+
+    def mark_merged(self) -> None:
+        """Makes each cell that shows the value of a merged cell in a row above a mistake. A merged cell without a value changes nothing."""
+        rows = sorted(self.cells)
+        marked = 0
+        for merge in self._merges:
+            value = self.cells.get(merge.first_row, {}).get(merge.column, "")
+            if is_blank(value):
+                continue
+            first, end = bisect_right(rows, merge.first_row), bisect_right(rows, merge.last_row)
+            marked += end - first
+            if marked > MAX_PLACES:
+                raise UnreadableFileError(_TOO_WIDE)
+            reason = f"is a merged cell that begins in row {merge.first_row}; unmerge it and write the value in each row"
+            covered = BrokenCell(shown(value), reason)
+            for row in rows[first:end]:
+                self.cells[row][merge.column] = covered
+
+    def _add_merge(self, cells: str) -> None:
+        first, _, last = (_REFERENCE.fullmatch(each) for each in cells.partition(":"))
+        if first is not None and last is not None:
+            self._merges.append(_Merge(int(first[2]), int(last[2]), _column(first[1])))
 
     def _begin_cell(self, attributes: Mapping[str, str]) -> None:
         place = self._place

@@ -214,6 +214,14 @@ def test_the_number_of_listed_mistakes_is_limited_and_the_rest_is_mentioned(monk
     assert found(4)[-1] == found(9)[-1] == " has more mistakes than are listed here"
 
 
+@pytest.mark.parametrize(("most", "read"), [(None, 5), (0, 0), (3, 3), (5, 5), (6, 5)])
+def test_rows_after_the_most_that_are_wanted_are_only_counted(most: int | None, read: int) -> None:
+    parsed: list[object] = []
+    raw = b"mentor\n\nm\n\nm\nm\n \nm\nm\n"
+    content = tables.read_content("a.csv", raw, [tables.Column("mentor", parsed.append)], lambda _name, _rows: (), most_rows=most)
+    assert (len(parsed), len(content.rows), content.row_count) == (read, read, 5)
+
+
 def test_ten_hidden_rows_are_named() -> None:
     def remark(hidden: int) -> str:
         book = Workbook()

@@ -318,6 +318,16 @@ def test_the_number_of_columns_is_limited() -> None:
     assert styled(f'<row><c r="{behind}2"/></row>', "").cells.keys() == {1}
 
 
+def test_the_number_of_places_up_to_the_last_cell_of_each_row_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row can be one cell in a far column, so a small file can have millions of places."""
+    rows = "".join(f'<row><c r="J{number}"><v>1</v></c></row>' for number in range(2, 5))
+    monkeypatch.setattr(workbooks, "MAX_PLACES", 35)
+    assert styled(rows, "").cells[4] == {10: 1}
+    monkeypatch.setattr(workbooks, "MAX_PLACES", 34)
+    with pytest.raises(UnreadableFileError, match="is too large for a list"):
+        styled(rows, "")
+
+
 def test_rows_and_cells_without_a_place_follow_the_one_before() -> None:
     rows = '<row r="3"><c r="B3"><v>1</v></c><c><v>2</v></c></row><row><c><v>3</v></c><c r="AB4"><v>4</v></c></row>'
     sheet = styled(rows, "")

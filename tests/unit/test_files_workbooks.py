@@ -3,9 +3,10 @@
 import io
 import struct
 import zipfile
-from collections.abc import Mapping
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 from xml.sax.saxutils import escape
 
 import pytest
@@ -14,9 +15,13 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from orchestrator.files import number_formats, packages, workbooks
+from orchestrator.files.cells import identifier, optional_date
+from orchestrator.files.corrections import read_corrections
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.registrations import read_registrations
+from orchestrator.files.tables import Column, no_rows, read_table
 from orchestrator.files.workbooks import unescaped
+from tests.unit.test_files_submissions import item_of
 from tests.unit.test_files_tables import mistakes, values
 
 HEADER = ["mentor_id", "activity_type", "activity_date", "duration_minutes", "notes"]
@@ -28,14 +33,16 @@ STRICT = "http://purl.oclc.org/ooxml/spreadsheetml/main"
 STRICT_RELATIONSHIPS = "http://purl.oclc.org/ooxml/officeDocument/relationships"
 
 
-def formatted(*rows: list[Any], formats: Mapping[str, str]) -> bytes:
-    """A workbook whose cells have these number formats, by name."""
+def formatted(*rows: list[Any], formats: Mapping[str, str], merged: Sequence[str] = ()) -> bytes:
+    """A workbook whose cells have these number formats, by name, and whose cells in these ranges are merged."""
     book = Workbook()
     sheet = book.worksheets[0]
     for row in [HEADER, *rows]:
         sheet.append(row)
     for cell, code in formats.items():
         sheet[cell].number_format = code
+    for cells in merged:
+        sheet.merge_cells(cells)
     file = io.BytesIO()
     book.save(file)
     return file.getvalue()
@@ -47,6 +54,7 @@ def raw_workbook(
     strings: tuple[str, ...] = (),
     book: str = "",
     before: str = "",
+    after: str = "",
     main: str = MAIN,
     relations: str = RELATIONSHIPS,
 ) -> bytes:
@@ -61,7 +69,7 @@ def raw_workbook(
         "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}">'
         f'<Relationship Id="s" Type="{relations}/worksheet" Target="/xl/worksheets/sheet1.xml"/>'
         f'<Relationship Id="t" Type="{relations}/sharedStrings" Target="sharedStrings.xml"/></Relationships>',
-        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}">{before}<sheetData><row>{titles}</row>{rows}</sheetData></worksheet>',
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}">{before}<sheetData><row>{titles}</row>{rows}</sheetData>{after}</worksheet>',
         "xl/sharedStrings.xml": f'<sst xmlns="{main}">{"".join(f"<si>{each}</si>" for each in strings)}</sst>',
     }
     return zipped(parts)
@@ -371,6 +379,64 @@ def test_rows_and_cells_with_a_place_are_read_there() -> None:
         "a.xlsx, row 7, column activity_type",
         "a.xlsx, row 7, column activity_date",
     ]
+
+
+# --- Merged cells -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("title", HEADER)
+def test_a_cell_that_is_merged_over_several_rows_is_a_mistake_in_each_row_after_its_first(title: str) -> None:
+    letter = workbooks.column_letters(HEADER.index(title) + 1)
+    rows = [[f"m-{number}", "x", "25.03.2026", 60, "n"] for number in range(4)]
+    found = mistakes("a.xlsx", formatted(*rows, formats={}, merged=[f"{letter}2:{letter}4"]))
+    assert [each.split(":")[0] for each in found] == [f"a.xlsx, row {row}, column {title}" for row in (3, 4)]
+    assert all("is a merged cell that begins in row 2; unmerge it and write the value in each row" in each for each in found)
+
+
+@pytest.mark.parametrize("merged", ["E2:F2", "E1:F1", "F1:F9", "F1:G9", "E4:E9", "A9:E12", "E2:E2"])
+def test_merged_cells_that_leave_no_row_without_a_value_are_read(merged: str) -> None:
+    rows = [[f"m-{number}", "x", "25.03.2026", 60, "n"] for number in range(3)]
+    raw = formatted(*rows, formats={}, merged=[merged])
+    assert [each["notes"] for each in values("a.xlsx", raw)] == ["n"] * 3
+
+
+def test_a_merged_cell_without_a_value_is_blank_in_every_row() -> None:
+    rows = [[f"m-{number}", "x", "25.03.2026", 60, None] for number in range(3)]
+    assert [each["notes"] for each in values("a.xlsx", formatted(*rows, formats={}, merged=["E2:E4"]))] == [None] * 3
+
+
+def test_a_merged_cell_in_an_optional_column_is_a_mistake() -> None:
+    book = Workbook()
+    sheet = book.worksheets[0]
+    for line in (["id", "until"], ["m-1", DAY], ["m-2", None]):
+        sheet.append(line)
+    sheet.merge_cells("B2:B3")
+    file = io.BytesIO()
+    book.save(file)
+    columns = [Column("id", identifier), Column("until", optional_date)]
+    with pytest.raises(BadFileError, match=r"row 3, column until: .* is a merged cell"):
+        read_table("a.xlsx", file.getvalue(), columns, no_rows)
+
+
+def test_a_merged_cell_does_not_keep_the_values_of_items_that_are_corrected() -> None:
+    ids = [str(uuid4()) for _ in range(2)]
+    book = Workbook()
+    sheet = book.worksheets[0]
+    for line in (["item_id", "activity_date"], [ids[0], DAY + timedelta(days=1)], [ids[1], None]):
+        sheet.append(line)
+    sheet.merge_cells("B2:B3")
+    file = io.BytesIO()
+    book.save(file)
+    with pytest.raises(BadFileError, match=r"row 3, column activity_date: .* is a merged cell"):
+        read_corrections("c.xlsx", file.getvalue()).against([item_of(each) for each in ids])
+
+
+def test_the_number_of_merged_places_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workbooks, "MAX_PLACES", 50)
+    merged = '<mergeCell ref="A2:A5"/>'
+    assert len(mistakes("a.xlsx", raw_workbook(row(TEXT("m")) * 4, after=f"<mergeCells>{merged}</mergeCells>"))) == 3
+    [found] = mistakes("a.xlsx", raw_workbook(row(TEXT("m")) * 4, after=f"<mergeCells>{merged * 17}</mergeCells>"))
+    assert "is too large for a list" in found
 
 
 # --- Other files --------------------------------------------------------------------------------------------------------------
