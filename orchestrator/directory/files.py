@@ -92,6 +92,9 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 # Words in the names of the tables. A file with one of them in its name is probably meant to be one of the tables.
 _SUBJECTS = re.compile("organi[sz]ation|mentor|coordinator|scope|activit|chapter")
 
+# Endings of tables that are not read, and of copies of tables: `list.csv.txt`.
+_TABLE_ENDINGS = frozenset({*TABLES, ".tab", ".xls", ".xlsm", ".xlsb", ".xltx", ".ods", ".fods", ".numbers"})
+
 # Beginnings of the names of files that systems and spreadsheet programs leave in folders, hidden or beside an open file.
 _LEFT_BEHIND = (".", "~$")
 
@@ -158,7 +161,7 @@ def _sorted_out(path: Path) -> tuple[dict[str, list[Path]], list[FileMistake], l
             mistakes.append(FileMistake(file.name, "is not a file; remove it or replace it by one"))
         elif table is not None:
             found.setdefault(table, []).append(file)
-        elif PurePath(file.name).suffix.casefold() in TABLES or _SUBJECTS.search(_folded(file.name)):
+        elif _has_table_ending(file.name) or _SUBJECTS.search(_folded(file.name)):
             detail = f"is none of {', '.join(FILES)}; rename it to one of these, or remove it from the folder"
             mistakes.append(FileMistake(file.name, detail))
         else:
@@ -171,6 +174,11 @@ def _table_named(file_name: str) -> str | None:
     folded = PurePath(_folded(file_name))
     name = f"{re.sub('[ -]+', '_', folded.stem)}.csv"
     return name if name in FILES and folded.suffix in TABLES else None
+
+
+def _has_table_ending(file_name: str) -> bool:
+    """Whether one of the name's endings is that of a table."""
+    return not _TABLE_ENDINGS.isdisjoint(PurePath(_folded(file_name)).suffixes)
 
 
 def _folded(file_name: str) -> str:

@@ -26,6 +26,14 @@ _HOURS = re.compile(r"(\d+(?:[.,]\d+)?)\s*[ht]", re.ASCII | re.IGNORECASE)
 _MAX_DIGITS = 20
 
 
+# What a spreadsheet program shows in English or Norwegian for a formula that failed, and saves as text.
+_ERROR_TEXT = re.compile(
+    r"#(?:N/A|I/T|GETTING_DATA|(?:NULL|DIV/0|VALUE|VERDI|REF|NUM|SPILL|OVERFLYT|CALC|BEREGN|FIELD|FELT|BLOCKED|UNKNOWN|CONNECT|BUSY)!"
+    r"|(?:NAME|NAVN)\?)|Err:[0-9]{3}"
+)
+_TOO_NARROW = re.compile("#{3,}")
+
+
 class Number(float):
     """A number of a workbook, and the format in which its cell shows it."""
 
@@ -109,7 +117,19 @@ def text(cell: Cell) -> str:
     """The cell as people see it, without surrounding blanks."""
     if isinstance(cell, BrokenCell):
         raise BadCellError(cell.reason)
-    return shown(cell)
+    value = shown(cell)
+    _refuse_no_value(value)
+    return value
+
+
+def _refuse_no_value(value: str) -> None:
+    """Raises BadCellError for what a spreadsheet program has saved in place of a value."""
+    if _ERROR_TEXT.fullmatch(value):
+        raise BadCellError(FormulaError(value).reason)
+    if _TOO_NARROW.fullmatch(value):
+        raise BadCellError(
+            "is what a spreadsheet program shows if a column is too narrow; widen the column and save the file again"
+        )
 
 
 def shown(cell: Cell) -> str:
@@ -134,6 +154,8 @@ def identifier(cell: Cell) -> str:
     value = _identifier(cell)
     if any(unicodedata.category(character) == "Cc" for character in value):
         raise BadCellError("contains a line break or another control character")
+    if value.startswith("="):
+        raise BadCellError("is a formula in a text; write the id itself")
     return _undamaged(value)
 
 
@@ -187,7 +209,8 @@ def notes(cell: Cell) -> str | None:
 
 def verbatim_notes(cell: Cell) -> str:
     """As `notes`, with surrounding blanks."""
-    value = cell if type(cell) is str else text(cell)
+    seen = text(cell)
+    value = cell if type(cell) is str else seen
     if len(value) > MAX_NOTES_LENGTH:
         raise BadCellError(f"is longer than {MAX_NOTES_LENGTH:,} characters", TOO_LONG)
     return _without_nul(value)

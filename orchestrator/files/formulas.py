@@ -20,7 +20,7 @@ _UNSAFE = re.compile(rf"{_PLACE}(?={_FORMULA})")
 _QUOTED = re.compile(rf"{_PLACE}'(?={_FORMULA})")
 
 # A formula that only contains a text. People write it so that a spreadsheet program does not change the text.
-_TEXT_FORMULA = re.compile(r'\s*="((?:[^"]|"")*)"\s*')
+_TEXT_FORMULA = re.compile(r'\s*=\s*\+?\s*(?:"((?:[^"]|"")*)"|T\(\s*"((?:[^"]|"")*)"\s*\))\s*', re.IGNORECASE)
 
 
 def neutral(value: str) -> str:
@@ -34,6 +34,6 @@ def original(cell: Any) -> Any:
 
 
 def text_of_formula(cell: str) -> str:
-    """The text in the quotes of a cell like `="00482"`. Any other cell is returned unchanged."""
+    """The text in the quotes of a cell like `="00482"` or `=T("00482")`. Any other cell is returned unchanged."""
     match = _TEXT_FORMULA.fullmatch(cell)
-    return cell if match is None else match[1].replace('""', '"')
+    return cell if match is None else (match[1] or match[2] or "").replace('""', '"')

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import PurePath
+from string import ascii_uppercase
 from typing import Any
 
 from orchestrator.files import delimited
@@ -115,6 +116,7 @@ def read_content(
     known = {_normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
     mistakes: list[FileMistake] = []
     records: list[TableRow] = []
+    untitled: set[int] = set()
     header: _Header | None = None
     unread_rows = 0
     try:
@@ -131,12 +133,13 @@ def read_content(
                 unread_rows += 1
             else:
                 records.append(_record(name, row, header, source.delimiter, mistakes))
+                untitled.update(_untitled_with_value(header, row.cells))
     except UnreadableFileError as error:
         raise BadFileError([*mistakes, FileMistake(name, str(error), line=error.line)]) from error
     if header is None:
         raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
     mistakes += check(name, records)
-    remarks = [*source.remarks, *_remarks(name, header, source, records)]
+    remarks = [*source.remarks, *_remarks(name, header, source, records, sorted(untitled))]
     found = frozenset(column.name for column in header.found if column is not None)
     return TableContent(records, mistakes, remarks, found, _unread(header), len(records) + unread_rows)
 
@@ -161,10 +164,13 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The titles in the file, and the column of each; None for a title that is not read."""
+    """The titles in the file, and the column of each; None for a title that is not read. `plain_titles` are the
+    titles as they are compared, `untitled` the positions of blank ones."""
 
     titles: Sequence[str]
     found: Sequence[Column | None]
+    plain_titles: Sequence[str]
+    untitled: Sequence[int]
 
 
 def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
@@ -227,7 +233,8 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
             mistakes.append(FileMistake(name, detail, row.number, row.line, column.name, code="missing_column"))
     if mistakes:
         raise BadFileError(mistakes)
-    return _Header(titles, found)
+    plain = list(map(_normal, titles))
+    return _Header(titles, found, plain, [position for position, title in enumerate(plain) if not title])
 
 
 def _refuse_swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None) -> None:
@@ -284,6 +291,10 @@ def _record(name: str, row: _Row, header: _Header, delimiter: str | None, mistak
         detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that contain the delimiter in quotes"
         mistakes.append(FileMistake(name, detail, row.number, row.line, code="too_many_cells"))
         return TableRow(row.number, row.line, {})
+    if _repeats(header, row.cells):
+        detail = "repeats the header; remove this row"
+        mistakes.append(FileMistake(name, detail, row.number, row.line, code="bad_value"))
+        return TableRow(row.number, row.line, {})
     values = {}
     for position, column in enumerate(header.found):
         if column is None:
@@ -300,6 +311,14 @@ def _record(name: str, row: _Row, header: _Header, delimiter: str | None, mistak
     return TableRow(row.number, row.line, values)
 
 
+def _repeats(header: _Header, cells: Sequence[Cell]) -> bool:
+    """Whether the cells are the titles of the columns that are read."""
+    read = [position for position, column in enumerate(header.found) if column is not None]
+    return bool(read) and all(
+        position < len(cells) and _normal(shown(cells[position])) == header.plain_titles[position] for position in read
+    )
+
+
 def excerpt(text: str) -> str:
     """A value as a mistake quotes it, cut if it is long."""
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"
@@ -309,10 +328,25 @@ def _unread(header: _Header) -> Sequence[str]:
     return [excerpt(title) for title, column in zip(header.titles, header.found, strict=True) if title and column is None]
 
 
-def _remarks(name: str, header: _Header, source: _Source, records: Sequence[TableRow]) -> Iterator[str]:
+def _untitled_with_value(header: _Header, cells: Sequence[Cell]) -> Iterator[int]:
+    """The positions of the row's values in columns without a title."""
+    for position in header.untitled:
+        if position < len(cells) and not is_blank(cells[position]):
+            yield position
+
+
+def _letters(position: int) -> str:
+    """The letters by which a spreadsheet program names the column at this position, which counts from 0: A, Z, AA."""
+    before, letter = divmod(position, len(ascii_uppercase))
+    return (_letters(before - 1) if before else "") + ascii_uppercase[letter]
+
+
+def _remarks(name: str, header: _Header, source: _Source, records: Sequence[TableRow], untitled: Sequence[int]) -> Iterator[str]:
     unread = _unread(header)
     if unread:
         yield f"{name}: not read: {', '.join(unread)}"
+    for position in untitled:
+        yield f"{name}: column {_letters(position)} has no title and is not read"
     hidden = [str(record.row) for record in records if record.row in source.hidden_rows]
     if hidden:
         more = ", …" if len(hidden) > _MOST_ROWS_NAMED else ""

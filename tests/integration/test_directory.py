@@ -706,7 +706,14 @@ def test_an_incomplete_scope_beside_unreadable_cells_is_named_as_well(tmp_path: 
         ("anything.tsv", True),
         ("anything.XLSX", True),
         ("notes.txt", False),
-        ("people.ods", False),
+        ("likepersoner.ods", True),
+        ("liste.xls", True),
+        ("liste.XLSM", True),
+        ("avdelinger.numbers", True),
+        ("koordinatorer.csv.txt", True),
+        ("omfang.csv.gz.bak", True),
+        ("liste.tab", True),
+        ("report.pdf", False),
     ],
 )
 def test_a_file_name_with_a_word_or_the_ending_of_a_table_is_probably_a_table(tmp_path: Path, name: str, is_named: bool) -> None:

@@ -1,4 +1,4 @@
-"""Text that was divided into cells at the wrong places, or written in two encodings: a mistake, and never other values than the sender's."""
+"""Text that a program has divided, encoded or filled in wrongly is a mistake, and never other values than the sender's."""
 
 from datetime import date
 
@@ -159,3 +159,65 @@ def test_an_id_or_a_name_with_a_letter_that_a_program_lost_is_a_mistake() -> Non
     text = "organization_id,chapter_id,name\na,n,Nordm\N{REPLACEMENT CHARACTER}re\n"
     with pytest.raises(BadFileError, match=r"column name.*write the letter again"):
         read_table("chapters.csv", text.encode(), directory.FILES["chapters.csv"], no_rows)
+
+
+# --- Formulas, errors and titles in place of values ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ['="00482"', '= "00482"', '=+"00482"', '=T("00482")', ' = t( "00482" ) '])
+def test_a_formula_that_only_holds_a_text_is_that_text(cell: str) -> None:
+    quoted = '"' + cell.replace('"', '""') + '"'
+    [record] = read_registrations("a.csv", f"{HEADER}\n{quoted},x,{DAY},\n".encode()).rows
+    assert record.values["mentor_id"] == "00482"
+
+
+def test_an_empty_text_in_a_formula_is_a_blank_cell() -> None:
+    assert mistakes(f'{HEADER}\n"=""""",x,{DAY},\n') == ['a.csv, row 2, column mentor_id: "" is empty']
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("=00482", "is a formula in a text; write the id itself"),
+        ("=A1", "is a formula in a text; write the id itself"),
+        *((error, "is the error of a formula") for error in ("#N/A", "#REF!", "#NAME?", "#NAVN?", "#I/T", "#VERDI!", "Err:502")),
+        ("########", "is what a spreadsheet program shows if a column is too narrow; widen the column and save the file again"),
+    ],
+)
+def test_what_stands_in_place_of_an_id_is_a_mistake(cell: str, reason: str) -> None:
+    assert mistakes(f"{HEADER}\n{cell},x,{DAY},\n") == [f'a.csv, row 2, column mentor_id: "{cell}" {reason}']
+
+
+@pytest.mark.parametrize("error", ["#N/A", "#NAVN?", "########"])
+def test_an_error_in_place_of_notes_is_a_mistake(error: str) -> None:
+    [found] = mistakes(f"{HEADER}\nm,x,{DAY},{error}\n")
+    assert found.startswith("a.csv, row 2, column notes: is ")
+    corrections = read_corrections("a.csv", f"item_id,notes\n{ITEM},{error}\n".encode())
+    item = {"item_id": ITEM, "status": "failed", "attempt": 1, "notes": "n"}
+    item |= {"mentor_id": "m", "activity_type": "x", "activity_date": "2026-01-01", "duration_minutes": 60}
+    with pytest.raises(BadFileError, match="row 2, column notes: is "):
+        corrections.against([item])
+
+
+@pytest.mark.parametrize("notes", ["#1", "##", "#tur", "#N/A i dag", "= bra", "Err"])
+def test_notes_may_begin_like_an_error_or_a_formula(notes: str) -> None:
+    [record] = read_registrations("a.csv", f"{HEADER}\nm,x,{DAY},{notes}\n".encode()).rows
+    assert record.values["notes"] == notes
+
+
+@pytest.mark.parametrize("line", ["organization_id,chapter_id,name", "Organization ID, chapter-id ,NAME"])
+def test_a_header_that_is_repeated_is_a_mistake(line: str) -> None:
+    text = f"organization_id,chapter_id,name\na,n,Nord\n{line}\nb,s,Name\n"
+    with pytest.raises(BadFileError) as refusal:
+        read_table("chapters.csv", text.encode(), directory.FILES["chapters.csv"], no_rows)
+    assert str(refusal.value) == "chapters.csv, row 3: repeats the header; remove this row"
+
+
+def test_values_in_a_column_without_a_title_are_mentioned() -> None:
+    text = "mentor_id,,activity_type,activity_date,duration_minutes, \nm,,x,2026-01-01,60,more\nn,,x,2026-01-01,60,more\n"
+    assert read_registrations("a.csv", text.encode()).remarks == ["a.csv: column F has no title and is not read"]
+    wide = f"mentor_id,activity_type,activity_date,duration_minutes{',' * 23}\nm,x,{DAY}{',' * 22}Z,AA\n"
+    assert read_registrations("a.csv", wide.encode()).remarks == [
+        "a.csv: column Z has no title and is not read",
+        "a.csv: column AA has no title and is not read",
+    ]

@@ -84,11 +84,16 @@ def _is_told_apart(text: str) -> bool:
     return text.encode("windows-1252").decode(errors="ignore").isascii()
 
 
+def _is_an_id(text: str) -> bool:
+    """Whether this is no formula, no error and no lost letter."""
+    return re.fullmatch("#{3,}|=.*|.*\ufffd.*|", text) is None
+
+
 @given(st.data())
 def test_any_dialect_gives_the_same_rows(data: st.DataObject) -> None:
     encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "windows-1252"]))
-    texts = TEXTS[encoding]
-    ids = texts.filter(lambda text: canonical(text).strip() and "\ufffd" not in text)
+    texts = TEXTS[encoding].filter(lambda text: re.fullmatch("#{3,}", text) is None)
+    ids = texts.filter(lambda text: _is_an_id(canonical(text).strip()))
     rows = data.draw(
         st.lists(
             st.tuples(ids, ids, st.dates(), st.integers(0, 9_999), texts),
