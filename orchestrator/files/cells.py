@@ -118,7 +118,8 @@ def text(cell: Cell) -> str:
     if isinstance(cell, BrokenCell):
         raise BadCellError(cell.reason)
     value = shown(cell)
-    _refuse_no_value(value)
+    if value.startswith(("#", "Err:")):
+        _refuse_no_value(value)
     return value
 
 

@@ -10,13 +10,12 @@ _WHOLE_HOURS = re.compile(r"0?[0-9]|1[0-9]|2[0-4]")
 _FRACTION = re.compile(r"[0-9]{1,2}\s*(?:h|hrs?|hours?|t|timer?)\.?", re.IGNORECASE)
 
 
-def is_split_number(cell: str, following: str, delimiter: str) -> bool:
-    """Whether these neighbours were one number of hours, which was divided at its decimal comma."""
-    return (
-        delimiter == ","
-        and _WHOLE_HOURS.fullmatch(cell.strip()) is not None
-        and _FRACTION.fullmatch(following.strip()) is not None
-    )
+def is_split_number(neighbours: Sequence[str]) -> bool:
+    """Whether a cell and the next one, between commas, were one number of hours that was divided at its decimal comma."""
+    if len(neighbours) < 2:
+        return False
+    whole, fraction = (cell.strip() for cell in neighbours)
+    return _FRACTION.fullmatch(fraction) is not None and _WHOLE_HOURS.fullmatch(whole) is not None
 
 
 def holds_rows(cells: Sequence[str], position: int, width: int, delimiter: str, is_row: Callable[[Sequence[str]], bool]) -> bool:

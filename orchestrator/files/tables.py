@@ -29,6 +29,9 @@ _MOST_MISTAKES = 50_000
 # The most hidden rows that are listed; all are counted.
 _MOST_ROWS_NAMED = 10
 
+# The most columns without a title that are named.
+_MOST_COLUMNS_NAMED = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -164,12 +167,12 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """The titles in the file, and the column of each; None for a title that is not read. `plain_titles` are the
-    titles as they are compared, `untitled` the positions of blank ones."""
+    """The titles in the file, and the column of each; None for a title that is not read. `plain_titles` are the positions
+    of the titles that are read, and these titles as they are compared; `untitled` are the positions of blank ones."""
 
     titles: Sequence[str]
     found: Sequence[Column | None]
-    plain_titles: Sequence[str]
+    plain_titles: Sequence[tuple[int, str]]
     untitled: Sequence[int]
 
 
@@ -233,8 +236,9 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
             mistakes.append(FileMistake(name, detail, row.number, row.line, column.name, code="missing_column"))
     if mistakes:
         raise BadFileError(mistakes)
-    plain = list(map(_normal, titles))
-    return _Header(titles, found, plain, [position for position, title in enumerate(plain) if not title])
+    plain = [*enumerate(map(_normal, titles))]
+    read = [(position, title) for position, title in plain if found[position] is not None]
+    return _Header(titles, found, read, [position for position, title in plain if not title])
 
 
 def _refuse_swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None) -> None:
@@ -299,9 +303,9 @@ def _record(name: str, row: _Row, header: _Header, delimiter: str | None, mistak
     for position, column in enumerate(header.found):
         if column is None:
             continue
-        cell, following = (*row.cells[position : position + 2], "", "")[:2]
+        cell = row.cells[position] if position < len(row.cells) else ""
         try:
-            if column.is_duration and delimiter is not None and is_split_number(str(cell), str(following), delimiter):
+            if column.is_duration and delimiter == "," and is_split_number([*map(str, row.cells[position : position + 2])]):
                 raise BadCellError("was split at its decimal comma; put it in quotes")
             values[column.name] = column.parse(cell)
         except BadCellError as error:
@@ -313,9 +317,8 @@ def _record(name: str, row: _Row, header: _Header, delimiter: str | None, mistak
 
 def _repeats(header: _Header, cells: Sequence[Cell]) -> bool:
     """Whether the cells are the titles of the columns that are read."""
-    read = [position for position, column in enumerate(header.found) if column is not None]
-    return bool(read) and all(
-        position < len(cells) and _normal(shown(cells[position])) == header.plain_titles[position] for position in read
+    return bool(header.plain_titles) and all(
+        position < len(cells) and _normal(shown(cells[position])) == title for position, title in header.plain_titles
     )
 
 
@@ -331,7 +334,7 @@ def _unread(header: _Header) -> Sequence[str]:
 def _untitled_with_value(header: _Header, cells: Sequence[Cell]) -> Iterator[int]:
     """The positions of the row's values in columns without a title."""
     for position in header.untitled:
-        if position < len(cells) and not is_blank(cells[position]):
+        if position < len(cells) and cells[position] != "" and not is_blank(cells[position]):
             yield position
 
 
@@ -345,8 +348,12 @@ def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Tabl
     unread = _unread(header)
     if unread:
         yield f"{name}: not read: {', '.join(unread)}"
-    for position in untitled:
-        yield f"{name}: column {_letters(position)} has no title and is not read"
+    if untitled:
+        letters = ", ".join(map(_letters, untitled[:_MOST_COLUMNS_NAMED])) + (
+            ", …" if len(untitled) > _MOST_COLUMNS_NAMED else ""
+        )
+        subject, verbs = ("column", "has no title and is") if len(untitled) == 1 else ("columns", "have no title and are")
+        yield f"{name}: {subject} {letters} {verbs} not read"
     hidden = [str(record.row) for record in records if record.row in source.hidden_rows]
     if hidden:
         more = ", …" if len(hidden) > _MOST_ROWS_NAMED else ""

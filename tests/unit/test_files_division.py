@@ -217,7 +217,8 @@ def test_values_in_a_column_without_a_title_are_mentioned() -> None:
     text = "mentor_id,,activity_type,activity_date,duration_minutes, \nm,,x,2026-01-01,60,more\nn,,x,2026-01-01,60,more\n"
     assert read_registrations("a.csv", text.encode()).remarks == ["a.csv: column F has no title and is not read"]
     wide = f"mentor_id,activity_type,activity_date,duration_minutes{',' * 23}\nm,x,{DAY}{',' * 22}Z,AA\n"
-    assert read_registrations("a.csv", wide.encode()).remarks == [
-        "a.csv: column Z has no title and is not read",
-        "a.csv: column AA has no title and is not read",
+    assert read_registrations("a.csv", wide.encode()).remarks == ["a.csv: columns Z, AA have no title and are not read"]
+    many = f"mentor_id,activity_type,activity_date,duration_minutes{',' * 11}\nm,x,{DAY}{',v' * 11}\n"
+    assert read_registrations("a.csv", many.encode()).remarks == [
+        "a.csv: columns E, F, G, H, I, J, K, L, M, N, … have no title and are not read"
     ]
