@@ -4,9 +4,10 @@ With other formats the result depends on the program's language or the column's 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 
 GENERAL = "General"
 
@@ -49,6 +50,9 @@ _KEPT_DIGITS = 15
 _GENERAL_DIGITS = 11
 _SEPARATED_DIGITS = 3
 
+# A list has few formats and many cells, so the parts of a format are kept.
+_KEPT_FORMATS = 256
+
 _TOKEN = re.compile(
     r"""
     "(?P<quoted>[^"]*)" | \\(?P<escaped>.) | _(?P<space>.) | \*(?P<fill>.) | \[(?P<bracket>[^\]]*)\]
@@ -78,26 +82,29 @@ class _Token:
     text: str
 
 
+@lru_cache(_KEPT_FORMATS)
 def is_date(code: str) -> bool:
     """Whether a number in this format is shown as a date or a time."""
     return _DATE_LETTER.search(_date_elements(code)) is not None
 
 
+@lru_cache(_KEPT_FORMATS)
 def is_elapsed(code: str) -> bool:
     """Whether a number in this format is shown as a time that continues after 24 hours."""
     return _ELAPSED.search(_date_elements(code)) is not None
 
 
+@lru_cache(_KEPT_FORMATS)
 def is_mixed(code: str) -> bool:
     """Whether the format has elements of dates and places for the digits of a number, such as `0 h`. It has no certain meaning."""
     return is_date(code) and _DIGIT.search(_FRACTION_OF_SECOND.sub("", _date_elements(code))) is not None
 
 
+@lru_cache(_KEPT_FORMATS)
 def alters_amount(code: str) -> bool:
     """Whether a number can mean another amount than it stores: with a unit (`0" min"`), a colon or digits beside it (`0":"00`), in percent,
     or in thousands (`0,`)."""
-    sections = [list(_tokens(section)) for section in _sections(code)]
-    return any(_is_scaled(tokens) or any(map(_has_meaning, tokens)) for tokens in sections)
+    return any(_is_scaled(tokens) or any(map(_has_meaning, tokens)) for tokens in map(_tokens, _sections(code)))
 
 
 def shown(value: float, code: str, *, with_decimals: bool = False) -> str | None:
@@ -114,7 +121,7 @@ def shown(value: float, code: str, *, with_decimals: bool = False) -> str | None
 def shown_text(value: str, code: str) -> str | None:
     """The text that a cell shows for a text, because a format can add to it or replace it. None if it is unknown."""
     sections = _sections(code)
-    tokens = list(_tokens(sections[3] if len(sections) > 3 else sections[-1]))
+    tokens = _tokens(sections[3] if len(sections) > 3 else sections[-1])
     if len(sections) <= 3 and not any(token.kind == "text" for token in tokens):
         return value
     try:
@@ -139,10 +146,11 @@ def _shown(value: Decimal, code: str, *, with_decimals: bool) -> str:
     else:
         section = sections[0]
         sign = "-" if value < 0 else ""
-    return sign + _filled(list(_tokens(section)), abs(value), with_decimals=with_decimals)
+    return sign + _filled(_tokens(section), abs(value), with_decimals=with_decimals)
 
 
-def _sections(code: str) -> list[str]:
+@lru_cache(_KEPT_FORMATS)
+def _sections(code: str) -> Sequence[str]:
     found = []
     for match in _SECTION.finditer(code):
         found.append(match[1])
@@ -151,9 +159,9 @@ def _sections(code: str) -> list[str]:
     return found
 
 
-def _tokens(section: str) -> Iterator[_Token]:
-    for match in _TOKEN.finditer(section):
-        yield _Token(str(match.lastgroup), match[str(match.lastgroup)])
+@lru_cache(_KEPT_FORMATS)
+def _tokens(section: str) -> Sequence[_Token]:
+    return [_Token(str(match.lastgroup), match[str(match.lastgroup)]) for match in _TOKEN.finditer(section)]
 
 
 def _date_elements(code: str) -> str:

@@ -17,6 +17,9 @@ MAX_COLUMNS = 1_000
 # The most places up to the last cell of each row, empty ones too, and the most that merged cells cover.
 # A list of 10,000 rows with ten columns has a tenth.
 MAX_PLACES = 1_000_000
+# The most characters in a number format, as spreadsheet programs limit it, and in all of them: each is divided into its parts.
+MAX_FORMAT_CHARACTERS = 255
+MAX_FORMATS_CHARACTERS = 100_000
 # The most characters in a cell. A longer text is cut, and is too long for every column.
 _MAX_CELL_CHARACTERS = 32_767
 
@@ -32,6 +35,7 @@ _SECONDS_OF_DAY = 86_400
 _MIDNIGHT = datetime(1900, 1, 1)  # noqa: DTZ001 - not a moment; only its time is used
 _MIXED = "has a number format with both digits and letters of dates; choose another format and write the value again"
 _TOO_WIDE = "is too large for a list: clear the cells beside the list, and unmerge cells that are merged over many rows"
+_LONG_FORMATS = "has number formats that are too long or too many; copy the list into a new workbook and save that"
 _SUSPECT = "is damaged: a cell refers to a text that does not exist; save it again in a spreadsheet program"
 
 
@@ -193,6 +197,7 @@ class _Styles:
         self._codes: dict[int, str] = {}
         self._ids: list[int] = []
         self._is_in_cell_formats = False
+        self._characters = 0
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "cellXfs":
@@ -200,7 +205,7 @@ class _Styles:
         elif name == "xf" and self._is_in_cell_formats:
             self._ids.append(_number(attributes.get("numFmtId")))
         elif name == "numFmt":
-            self._codes[_number(attributes.get("numFmtId"))] = unescaped(attributes.get("formatCode", ""))
+            self._add_code(_number(attributes.get("numFmtId")), unescaped(attributes.get("formatCode", "")))
 
     def end(self, name: str) -> None:
         if name == "cellXfs":
@@ -208,6 +213,12 @@ class _Styles:
 
     def text(self, data: str) -> None:
         """Does nothing."""
+
+    def _add_code(self, number: int, code: str) -> None:
+        self._characters += len(code)
+        if len(code) > MAX_FORMAT_CHARACTERS or self._characters > MAX_FORMATS_CHARACTERS:
+            raise UnreadableFileError(_LONG_FORMATS)
+        self._codes[number] = code
 
     def formats(self) -> Sequence[str]:
         """The number format of each style, by its number."""

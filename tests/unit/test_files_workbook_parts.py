@@ -328,6 +328,22 @@ def test_the_number_of_places_up_to_the_last_cell_of_each_row_is_limited(monkeyp
         styled(rows, "")
 
 
+@pytest.mark.parametrize(
+    ("lengths", "is_refused"),
+    [([255], False), ([256], True), ([255, 255], False), ([255, 255, 1], True), ([200, 200, 111], True)],
+)
+def test_the_length_of_number_formats_is_limited(lengths: list[int], is_refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading thousands of cells whose format has a million characters takes minutes, although the file is small."""
+    monkeypatch.setattr(workbooks, "MAX_FORMATS_CHARACTERS", 510)
+    codes = "".join(f'<numFmt numFmtId="{164 + each}" formatCode="{0:0{length}}"/>' for each, length in enumerate(lengths))
+    styles = f'<numFmts>{codes}</numFmts><cellXfs><xf numFmtId="164"/></cellXfs>'
+    if is_refused:
+        with pytest.raises(UnreadableFileError, match="number formats that are too long or too many"):
+            styled("<row><c><v>1</v></c></row>", styles)
+    else:
+        assert styled("<row><c><v>1</v></c></row>", styles).cells[2] == {1: 1}
+
+
 def test_rows_and_cells_without_a_place_follow_the_one_before() -> None:
     rows = '<row r="3"><c r="B3"><v>1</v></c><c><v>2</v></c></row><row><c><v>3</v></c><c r="AB4"><v>4</v></c></row>'
     sheet = styled(rows, "")
