@@ -5,6 +5,9 @@ from collections.abc import Callable, Sequence
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
+# Rows follow a stray quote at once. A cell can have a hundred thousand lines, and trying all of them would take long.
+_MOST_LINES_READ = 100
+
 # `1,5 t` between commas becomes a cell `1` and a cell `5 t`. Durations of more than a day are no hours, so the `60` of `60,5 t` is whole.
 _WHOLE_HOURS = re.compile(r"0?[0-9]|1[0-9]|2[0-4]")
 _FRACTION = re.compile(r"[0-9]{1,2}\s*(?:h|hrs?|hours?|t|timer?)\.?", re.IGNORECASE)
@@ -26,7 +29,7 @@ def holds_rows(cells: Sequence[str], position: int, width: int, delimiter: str, 
     lines = _LINE_END.split(cells[position])
     if width < 2 or len(lines) < 2:
         return False
-    if any(is_row(line.split(delimiter, width - 1)) for line in lines[1:-1]):
+    if any(is_row(line.split(delimiter, width - 1)) for line in lines[1:-1][:_MOST_LINES_READ]):
         return True
     is_first, is_last = position == 0, position == width - 1
     first = [*cells[:position], *lines[0].split(delimiter, max(0, width - 1 - position))]

@@ -20,7 +20,7 @@ _UNSAFE = re.compile(rf"{_PLACE}(?={_FORMULA})")
 _QUOTED = re.compile(rf"{_PLACE}'(?={_FORMULA})")
 
 # A formula that only contains a text. People write it so that a spreadsheet program does not change the text.
-_TEXT_FORMULA = re.compile(r'\s*=\s*\+?\s*(?:"((?:[^"]|"")*)"|T\(\s*"((?:[^"]|"")*)"\s*\))\s*', re.IGNORECASE)
+_TEXT_FORMULA = re.compile(r'\s*=\s*(?:\+\s*)?(?:"((?:[^"]|"")*)"|T\(\s*"((?:[^"]|"")*)"\s*\))\s*', re.IGNORECASE)
 
 
 def neutral(value: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.directory import files as directory
 from orchestrator.files.corrections import read_corrections
+from orchestrator.files.division import holds_rows
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.readings import read_file
 from orchestrator.files.registrations import read_registrations
@@ -121,6 +122,18 @@ def test_rows_within_a_cell_are_found_in_every_kind_of_table() -> None:
     read = read_file(".csv", b'navn,dato\n"Kari,2026-01-01\nOla",2026-01-01\n', max_items=10)
     assert [mistake["code"] for mistake in read["mistakes"]] == ["unreadable"]
     assert read_file(".csv", b'navn,notat\nKari,"Fin tur\nhei, hopp"\n', max_items=10)["mistakes"] == []
+
+
+def test_only_the_first_lines_of_a_cell_are_tried_as_rows() -> None:
+    tried: list[object] = []
+    text = "\n".join(["a,b"] * 1_000)
+
+    def is_row(cells: object) -> bool:
+        tried.append(cells)
+        return False
+
+    assert not holds_rows(["x", text], 1, 2, ",", is_row)
+    assert len(tried) <= 102
 
 
 # --- Two encodings ------------------------------------------------------------------------------------------------------------
