@@ -17,6 +17,8 @@ MAX_COLUMNS = 1_000
 # The most places up to the last cell of each row, empty ones too, and the most that merged cells cover.
 # A list of 10,000 rows with ten columns has a tenth.
 MAX_PLACES = 1_000_000
+# The most characters in all cells. Many cells can refer to one long text, so the size of the file does not limit them.
+MAX_TEXT_CHARACTERS = 32 * 1024 * 1024
 # The most characters in a number format, as spreadsheet programs limit it, and in all of them: each is divided into its parts.
 MAX_FORMAT_CHARACTERS = 255
 MAX_FORMATS_CHARACTERS = 100_000
@@ -35,6 +37,7 @@ _SECONDS_OF_DAY = 86_400
 _MIDNIGHT = datetime(1900, 1, 1)  # noqa: DTZ001 - not a moment; only its time is used
 _MIXED = "has a number format with both digits and letters of dates; choose another format and write the value again"
 _TOO_WIDE = "is too large for a list: clear the cells beside the list, and unmerge cells that are merged over many rows"
+_LONG_TEXTS = "has too much text for a list: shorten the long texts, or split the list"
 _LONG_FORMATS = "has number formats that are too long or too many; copy the list into a new workbook and save that"
 _SUSPECT = "is damaged: a cell refers to a text that does not exist; save it again in a spreadsheet program"
 
@@ -264,6 +267,7 @@ class _Sheet:
         self.hidden_rows: set[int] = set()
         self.hidden_columns: set[int] = set()
         self._merges: list[_Merge] = []
+        self._characters = 0
         self._texts = texts
         self._formats = formats
         self._book = book
@@ -361,6 +365,10 @@ class _Sheet:
             raise UnreadableFileError(
                 f"has a cell in column {column_letters(cell.column)} of row {cell.row}, far beyond any list; clear that cell"
             )
+        if isinstance(value, str):
+            self._characters += len(value)
+            if self._characters > MAX_TEXT_CHARACTERS:
+                raise UnreadableFileError(_LONG_TEXTS)
         self.cells.setdefault(cell.row, {})[cell.column] = value
 
     def _value(self, cell: _OpenCell) -> Cell:

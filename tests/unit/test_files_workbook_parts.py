@@ -11,7 +11,7 @@ from orchestrator.files import number_formats, packages, workbooks
 from orchestrator.files.cells import BrokenCell, Cell, FormulaError, Number, ShownText, UnsavedFormula
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.workbooks import Sheet, first_sheet
-from tests.unit.test_files_workbooks import MAIN, RELATIONSHIPS, TEXT, raw_workbook, zipped
+from tests.unit.test_files_workbooks import HEADER, MAIN, RELATIONSHIPS, TEXT, raw_workbook, zipped
 
 PACKAGE = "http://schemas.openxmlformats.org/package/2006/relationships"
 
@@ -342,6 +342,22 @@ def test_the_length_of_number_formats_is_limited(lengths: list[int], is_refused:
             styled("<row><c><v>1</v></c></row>", styles)
     else:
         assert styled("<row><c><v>1</v></c></row>", styles).cells[2] == {1: 1}
+
+
+@pytest.mark.parametrize(("cells", "is_refused"), [(3, False), (4, True)])
+@pytest.mark.parametrize("xml", ['<c t="s"><v>0</v></c>', '<c t="inlineStr"><is><t>0123456789</t></is></c>'])
+def test_the_text_of_all_cells_together_is_limited(
+    xml: str, cells: int, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of cells can refer to one long text, so the file is small."""
+    header = sum(map(len, HEADER))
+    monkeypatch.setattr(workbooks, "MAX_TEXT_CHARACTERS", header + 39)
+    strings = ("<t>0123456789</t>",)
+    if is_refused:
+        with pytest.raises(UnreadableFileError, match="has too much text for a list"):
+            styled(f"<row>{xml * cells}</row>", "", strings=strings)
+    else:
+        assert len(styled(f"<row>{xml * cells}</row>", "", strings=strings).cells[2]) == cells
 
 
 def test_rows_and_cells_without_a_place_follow_the_one_before() -> None:
