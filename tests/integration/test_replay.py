@@ -81,15 +81,15 @@ def owner(settings: Settings) -> Iterator[Engine]:
 
 @contextmanager
 def replayed(
-    engine: Engine, written: Written, *, only: UUID | None = None, key: ForgettingKey | None = None
+    engine: Engine, written: Written, *, only: UUID | None = None, key: ForgettingKey | None = None, apart_ms: int = 1
 ) -> Iterator[tuple[Replay, Connection]]:
-    """A replay of these events in this order, folded."""
+    """A replay of these events in this order, folded. The records of batches were written so far apart."""
     with engine.connect() as connection:
         replay = Replay(connection, batch_id=only, key=key)
         replay.add_results([(0, offset, WRITTEN_AT_MS, event.value) for offset, event in written if event.topic is Topic.RESULTS])
         replay.add(
             [
-                ReadRecord(event.topic, 0, offset, WRITTEN_AT_MS, event.headers, event.value)
+                ReadRecord(event.topic, 0, offset, WRITTEN_AT_MS + offset * apart_ms, event.headers, event.value)
                 for offset, event in written
                 if event.topic in (Topic.BATCHES, Topic.LIFECYCLE)
             ]
@@ -100,8 +100,10 @@ def replayed(
         connection.invalidate()
 
 
-def compared(engine: Engine, written: Written, *, only: UUID | None = None, key: ForgettingKey | None = None) -> Comparison:
-    with replayed(engine, written, only=only, key=key) as (replay, _):
+def compared(
+    engine: Engine, written: Written, *, only: UUID | None = None, key: ForgettingKey | None = None, apart_ms: int = 1
+) -> Comparison:
+    with replayed(engine, written, only=only, key=key, apart_ms=apart_ms) as (replay, _):
         return replay.compare(examples=EXAMPLES)
 
 

@@ -313,6 +313,15 @@ def test_an_event_that_was_written_twice_is_refused_if_each_record_was(
     assert says(pipeline, list(enumerate([event, event, *rejections]))) is expected
 
 
+def test_a_refused_record_that_was_written_twice_with_its_time_is_refused(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """As a mirror writes it. Its rejection is the same event both times."""
+    batch_id = new_batch_id()
+    event = refused(batch_id)
+    tell(pipeline, owner, batch_id, one_by_one(event, event))
+    comparison = compared(pipeline.engine, pipeline.written, apart_ms=0)
+    assert (comparison.differences, comparison.not_covered) == ([], [])
+
+
 def test_a_rejection_beside_which_the_batch_continued_tells_that_it_was_there(pipeline: RecordingPipeline, owner: Engine) -> None:
     """Its own events are no longer on the topic, and the database has lost it."""
     batch_id = new_batch_id()

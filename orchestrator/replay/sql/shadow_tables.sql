@@ -100,10 +100,11 @@ CREATE UNIQUE INDEX ON replay_ended (batch_id);
 ANALYZE replay_ended;
 
 -- The events that were refused as often as they were written. Otherwise one may have been accepted: a dead letter is redriven under the same
--- id. A rejection has the time of the record that was refused, so one that is published twice counts once.
+-- id. A rejection has the time of the record that was refused, so one that is published twice counts once. So does a record that a producer or
+-- a mirror has written twice with its time.
 CREATE TEMPORARY TABLE replay_refused_event AS
 SELECT batch_id, event_id FROM replay_rejection r GROUP BY batch_id, event_id
-HAVING count(DISTINCT at) >= (SELECT count(DISTINCT (p.partition, p.record_offset)) FROM replay_part p
+HAVING count(DISTINCT at) >= (SELECT count(DISTINCT p.at) FROM replay_part p
                               WHERE (p.batch_id, p.event_id) = (r.batch_id, r.event_id));
 ANALYZE replay_refused_event;
 
