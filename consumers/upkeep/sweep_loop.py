@@ -15,8 +15,8 @@ from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.health import LoopHealth
 
-LEAST_PAUSE = 10
-"""The share of the interval for which the loop pauses at least, also after a sweep that took longer."""
+LEAST_PAUSE = 0.1
+"""The least pause after a sweep, as a share of the interval."""
 
 
 class SweepLoop:
@@ -47,7 +47,7 @@ class SweepLoop:
             self._sweep()
             # A sweep in which somebody is forgotten takes half of the interval, one more step of that, and the time of all other steps. The next
             # one is no later for that.
-            pause_s = max(self._interval_s - (monotonic() - began_s), self._interval_s / LEAST_PAUSE)
+            pause_s = max(self._interval_s - (monotonic() - began_s), self._interval_s * LEAST_PAUSE)
 
     def _sweep(self) -> None:
         failed: list[str] = []

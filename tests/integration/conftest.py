@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 
 from orchestrator.process.settings import Settings
 from tests.support.pipeline import Pipeline, standard_directory
@@ -24,3 +24,11 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
     pipeline = Pipeline(settings, engine)
     yield pipeline
     pipeline.close()
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    """The database with the owner's rights: a test damages rows, or looks at all of them."""
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 
 from consumers.upkeep.observer import ProductObserver
 from consumers.upkeep.purger import PurgePolicy, Purger
@@ -75,13 +75,6 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
     pipeline = RecordingPipeline(settings, engine)
     yield pipeline
     pipeline.close()
-
-
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
 
 
 OPERATOR = Actor(ORGANIZATION, "operator", ADMIN.role, channel="operator")

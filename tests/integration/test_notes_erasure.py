@@ -1,13 +1,12 @@
 """Erasing notes: at a person's request, and because of their age (docs/decisions/0045-forgetting.md)."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
 from consumers.upkeep.purger import Purged, PurgePolicy, Purger
 from orchestrator.batches.errors import ConflictError, ForbiddenError, NotFoundError
@@ -170,13 +169,6 @@ def make_older(owner: Engine, days: int, *batch_ids: UUID) -> None:
         connection.execute(
             text("UPDATE registration.activity SET created_at = created_at - :days WHERE batch_id = ANY (:batch_ids)"), values
         )
-
-
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
 
 
 def test_the_retention_erases_old_notes_in_chunks_and_no_others(pipeline: Pipeline, owner: Engine) -> None:

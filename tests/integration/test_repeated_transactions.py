@@ -45,10 +45,12 @@ def longest(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @RUNS
-def test_a_passing_failure_is_repeated_after_growing_pauses(engine: Engine, longest: list[float], run: Run) -> None:
-    work = Work(7, TransientError())
+def test_a_passing_failure_is_repeated_at_once_and_then_after_growing_pauses(
+    engine: Engine, longest: list[float], run: Run
+) -> None:
+    work = Work(8, TransientError())
     assert run(engine, work, organizations=["a"], give_up_after_s=3_600) == 17
-    assert (work.runs, longest) == (8, [0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5])
+    assert (work.runs, longest) == (9, [0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5])
 
 
 @RUNS

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import orjson
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches.model import CorrectedItem, NewBatch, RetryRequest
 from orchestrator.batches.operations import (
@@ -70,13 +70,6 @@ def pipeline(settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
     pipeline = RecordingPipeline(settings, engine)
     yield pipeline
     pipeline.close()
-
-
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
 
 
 @contextmanager

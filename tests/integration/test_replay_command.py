@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from cli.main import app
@@ -33,13 +33,6 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
     pipeline = RecordingPipeline(settings, engine)
     yield pipeline
     pipeline.close()
-
-
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
 
 
 def replay(settings: Settings, *arguments: str) -> tuple[int, dict[str, Any]]:

@@ -45,13 +45,6 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
     pipeline.close()
 
 
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
-
-
 def changed(event: OutgoingEvent, **fields: object) -> OutgoingEvent:
     """The same event with other data."""
     return event._replace(value=orjson.dumps(orjson.loads(event.value) | fields))

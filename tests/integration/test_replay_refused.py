@@ -7,7 +7,7 @@ from enum import StrEnum, auto
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.process.settings import Settings
@@ -27,13 +27,6 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
     pipeline = RecordingPipeline(settings, engine)
     yield pipeline
     pipeline.close()
-
-
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
 
 
 class Says(StrEnum):

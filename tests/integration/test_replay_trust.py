@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.process.settings import Settings
@@ -42,13 +42,6 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
     pipeline = RecordingPipeline(settings, engine)
     yield pipeline
     pipeline.close()
-
-
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Revocations on a real PostgreSQL: what is written, who may revoke, what is kept, and what can be registered again."""
 
 import itertools
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -11,7 +10,7 @@ from uuid import UUID
 import orjson
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
 from consumers.loop.decoding import decode
 from consumers.loop.offsets import PartitionOffsets
@@ -40,13 +39,6 @@ from tests.support.waiting import eventually
 _WAITS_FOR_A_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
 
 COLLEAGUE = Actor(ORGANIZATION, "coord-2", Role.COORDINATOR)
-
-
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
 
 
 def rows(pipeline: Pipeline, query: str) -> list[Any]:
