@@ -315,6 +315,19 @@ def test_a_refused_record_that_was_written_twice_with_its_time_is_refused(pipeli
     assert (comparison.differences, comparison.not_covered) == ([], [])
 
 
+@pytest.mark.parametrize("left", ["completion", "deletion", "deletion and rejection"])
+def test_a_lost_batch_of_which_one_late_event_is_left_is_not_covered(pipeline: RecordingPipeline, left: str) -> None:
+    """Its parts and results have expired. Only a batch that was accepted is completed or deleted."""
+    batch_id = new_batch_id()
+    deletion = ours(events.BATCH_DELETED, batch_id, version=5)
+    found = {
+        "completion": [completion(batch_id, "completed", 2)],
+        "deletion": [deletion],
+        "deletion and rejection": [deletion, rejection(batch_id)],
+    }
+    assert says(pipeline, list(enumerate(found[left]))) is Says.NOT_COVERED
+
+
 def test_a_rejection_beside_which_the_batch_continued_tells_that_it_was_there(pipeline: RecordingPipeline, owner: Engine) -> None:
     """Its own events are no longer on the topic, and the database has lost it."""
     batch_id = new_batch_id()

@@ -230,7 +230,9 @@ WHERE NOT EXISTS (SELECT FROM replay_chosen_part p WHERE p.batch_id = e.batch_id
   AND NOT EXISTS (SELECT FROM replay_outcome o WHERE o.batch_id = e.batch_id)
   AND NOT EXISTS (SELECT FROM replay_cancel c WHERE c.batch_id = e.batch_id)
   AND NOT EXISTS (SELECT FROM replay_retry_read n WHERE n.batch_id = e.batch_id)
-  AND NOT EXISTS (SELECT FROM replay_completion f WHERE f.batch_id = e.batch_id);
+  AND NOT EXISTS (SELECT FROM replay_completion f WHERE f.batch_id = e.batch_id)
+  AND NOT EXISTS (SELECT FROM replay_delete d WHERE d.batch_id = e.batch_id)
+  AND NOT EXISTS (SELECT FROM replay_revocation_read v WHERE v.batch_id = e.batch_id);
 DELETE FROM replay_submitted s WHERE NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = s.batch_id);
 CREATE UNIQUE INDEX ON replay_submitted (batch_id, position);
 ANALYZE replay_submitted (batch_id, position);
@@ -436,7 +438,7 @@ SELECT batch_id::text FROM (
     SELECT batch_id FROM replay_before
     UNION SELECT batch_id FROM replay_part UNION SELECT batch_id FROM replay_outcome UNION SELECT batch_id FROM replay_retry_read
     UNION SELECT batch_id FROM replay_cancel UNION SELECT batch_id FROM replay_relabel UNION SELECT batch_id FROM replay_delete
-    UNION SELECT batch_id FROM replay_revocation_read
+    UNION SELECT batch_id FROM replay_revocation_read UNION SELECT batch_id FROM replay_completion
 ) AS seen
 WHERE (CAST(:batch_id AS uuid) IS NULL OR batch_id = :batch_id)
   AND NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = seen.batch_id)
