@@ -11,11 +11,14 @@ from orchestrator.files import kinds
 DELIMITERS = (",", ";", "\t")
 _NOTHING = " ,;\t\r\n"
 
-# Letters of UTF-8 that nobody writes in Windows-1252. There, a closing mark can follow a capital letter or an å: `BLÅ»`, `så”…`.
+# Letters of UTF-8 that nobody writes in Windows-1252. There, a closing mark can follow a capital letter or an å: `BLÅ»`, `så”…`. A space that
+# does not break can stand before another symbol: `på ½ time`. Š, Ž and ™ follow a capital letter: `BOŽÍŠ`. The sign of a
+# multiplication (\xd7) can precede a number.
 _CLOSING = rb"\x84\x85\x8b\x91-\x97\x9b\xa0\xab\xad\xb4\xb7\xbb"
+_CAPITAL = rb"\x8a\x8e\x99"
 _UTF8_LETTER = re.compile(
-    rb"[\xc2\xc3][\x80-\xbf]|[\xc4-\xdf](?![%b])[\x80-\xbf]|[\xe1-\xef](?![%b]{2})[\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
-    % (_CLOSING, _CLOSING)
+    rb"[\xc2\xc3][\x80-\xbf]|[\xc4-\xd6\xd8-\xdf](?![%b%b])[\x80-\xbf]|(?<![A-Z])[\xc4\xc5][%b]"
+    rb"|[\xe1-\xef](?![%b])[\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}" % (_CLOSING, _CAPITAL, _CAPITAL, _CLOSING)
 )
 
 # The first line in which Excel names the delimiter. It is not a row.

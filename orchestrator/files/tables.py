@@ -2,8 +2,9 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, repeat
 from pathlib import PurePath
 from string import ascii_uppercase
@@ -120,6 +121,7 @@ def read_content(
     mistakes: list[FileMistake] = []
     records: list[TableRow] = []
     untitled: set[int] = set()
+    doubts = _Doubts()
     header: _Header | None = None
     unread_rows = 0
     try:
@@ -131,18 +133,18 @@ def read_content(
                 raise UnreadableFileError("has more mistakes than are listed here", row.line)
             if header is None:
                 header = _read_header(name, row, known, columns)
-                _refuse_swallowed_rows(name, row, header, source.delimiter)
+                _refuse_swallowed_rows(name, row, header, source.delimiter, doubts)
             elif most_rows is not None and len(records) >= most_rows:
                 unread_rows += 1
             else:
-                records.append(_record(name, row, header, source.delimiter, mistakes))
+                records.append(_record(name, row, header, source.delimiter, mistakes, doubts))
                 untitled.update(_untitled_with_value(header, row.cells))
     except UnreadableFileError as error:
         raise BadFileError([*mistakes, FileMistake(name, str(error), line=error.line)]) from error
     if header is None:
         raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
     mistakes += check(name, records)
-    remarks = [*source.remarks, *_remarks(name, header, source, records, sorted(untitled))]
+    remarks = [*source.remarks, *_remarks(name, header, source, records, sorted(untitled)), *_remarks_on(name, doubts)]
     found = frozenset(column.name for column in header.found if column is not None)
     return TableContent(records, mistakes, remarks, found, _unread(header), len(records) + unread_rows)
 
@@ -174,6 +176,13 @@ class _Header:
     found: Sequence[Column | None]
     plain_titles: Sequence[tuple[int, str]]
     untitled: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubts:
+    """The rows that may have been divided wrongly, although nothing proves it. They are read, with a remark."""
+
+    whole_rows: list[int] = field(default_factory=list)
 
 
 def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
@@ -241,31 +250,31 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
     return _Header(titles, found, read, [position for position, title in plain if not title])
 
 
-def _refuse_swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None) -> None:
-    mistake = _swallowed_rows(name, row, header, delimiter)
+def _refuse_swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None, doubts: _Doubts) -> None:
+    mistake = _swallowed_rows(name, row, header, delimiter, doubts)
     if mistake is not None:
         raise BadFileError([mistake])
 
 
-def _swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None) -> FileMistake | None:
-    """The mistake of a cell that holds other rows, or None."""
+def _swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None, doubts: _Doubts) -> FileMistake | None:
+    """The mistake of a cell that holds other rows, or None. Adds the row to the doubts if its cell only may hold rows."""
     broken = [position for position, cell in enumerate(row.cells) if isinstance(cell, str) and ("\n" in cell or "\r" in cell)]
     if delimiter is None or not broken:
         return None
-    has_forms = any(column is not None and not _fits(column, "x") for column in header.found)
-
-    def is_record(cells: Sequence[str]) -> bool:
-        return (has_forms or len(cells) == len(header.titles)) and _is_record(header, cells)
-
     texts = [str(cell) for cell in row.cells]
+    width = len(header.titles)
+    forms = [position for position, column in enumerate(header.found) if column is not None and not _fits(column, "x")]
     for position in broken:
-        is_titled = position < len(header.titles)
+        is_titled = position < width
         title, column = (header.titles[position], header.found[position]) if is_titled else (None, None)
-        # If every column takes any text, lines of notes can't be told from rows.
-        can_be_told = has_forms or column is None or not column.is_private
-        if can_be_told and holds_rows(texts, position, len(header.titles), delimiter, is_record):
+        is_free_text = column is None or column.is_private
+        is_proven = partial(_is_proven_record, header, forms, is_free_text)
+        if holds_rows(texts, position, width, delimiter, is_proven):
             detail = "contains what looks like whole rows; look for a missing quote"
             return FileMistake(name, detail, row.number, row.line, title or None)
+        if holds_rows(texts, position, width, delimiter, partial(_may_be_record, header, forms)):
+            doubts.whole_rows.append(row.number)
+            return None
     return None
 
 
@@ -276,6 +285,26 @@ def _is_record(header: _Header, cells: Sequence[str]) -> bool:
     return fitting and _is_blank(cells[len(header.found) :])
 
 
+def _is_proven_record(header: _Header, forms: Collection[int], is_free_text: bool, cells: Sequence[str]) -> bool:
+    """Whether the cells fit, and free text would not look like that: they have two forms, or one and a cell for each title.
+
+    `forms` are the positions of columns that do not take any text, such as dates. A cell for each title is enough in a column
+    that is no free text, such as a name.
+    """
+    proofs = _filled(forms, cells)
+    is_proof = proofs > 1 or (len(cells) == len(header.titles) and (proofs == 1 or not is_free_text))
+    return is_proof and _is_record(header, cells)
+
+
+def _may_be_record(header: _Header, forms: Collection[int], cells: Sequence[str]) -> bool:
+    """Whether the cells fit, and one has a form or there is one for each title. Lines of an address can look like that, too."""
+    return (_filled(forms, cells) > 0 or len(cells) == len(header.titles)) and _is_record(header, cells)
+
+
+def _filled(positions: Collection[int], cells: Sequence[str]) -> int:
+    return sum(position < len(cells) and not is_blank(cells[position]) for position in positions)
+
+
 def _fits(column: Column, cell: Cell) -> bool:
     try:
         column.parse(cell)
@@ -284,10 +313,12 @@ def _fits(column: Column, cell: Cell) -> bool:
     return True
 
 
-def _record(name: str, row: _Row, header: _Header, delimiter: str | None, mistakes: list[FileMistake]) -> TableRow:
-    """The row's values. Adds its mistakes to `mistakes`."""
+def _record(
+    name: str, row: _Row, header: _Header, delimiter: str | None, mistakes: list[FileMistake], doubts: _Doubts
+) -> TableRow:
+    """The row's values. Adds its mistakes to `mistakes`, and the row to the doubts that it raises."""
     titles = header.titles
-    swallowed = _swallowed_rows(name, row, header, delimiter)
+    swallowed = _swallowed_rows(name, row, header, delimiter, doubts)
     if swallowed is not None:
         mistakes.append(swallowed)
         return TableRow(row.number, row.line, {})
@@ -354,11 +385,10 @@ def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Tabl
         )
         subject, verbs = ("column", "has no title and is") if len(untitled) == 1 else ("columns", "have no title and are")
         yield f"{name}: {subject} {letters} {verbs} not read"
-    hidden = [str(record.row) for record in records if record.row in source.hidden_rows]
+    hidden = [record.row for record in records if record.row in source.hidden_rows]
     if hidden:
-        more = ", …" if len(hidden) > _MOST_ROWS_NAMED else ""
         verb = "row is" if len(hidden) == 1 else "rows are"
-        yield f"{name}: {len(hidden)} {verb} hidden in the sheet, but read: {', '.join(hidden[:_MOST_ROWS_NAMED])}{more}"
+        yield f"{name}: {len(hidden)} {verb} hidden in the sheet, but read: {_first_of(hidden)}"
     columns = [
         title
         for position, (title, column) in enumerate(zip(header.titles, header.found, strict=True), start=1)
@@ -366,3 +396,16 @@ def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Tabl
     ]
     if columns:
         yield f"{name}: these columns are hidden in the sheet, but read: {', '.join(columns)}"
+
+
+def _remarks_on(name: str, doubts: _Doubts) -> Iterator[str]:
+    if doubts.whole_rows:
+        yield (
+            f"{name}: a cell of several lines was read as one text; if rows are missing, look for a missing quote in row"
+            f" {_first_of(doubts.whole_rows)}"
+        )
+
+
+def _first_of(rows: Sequence[int]) -> str:
+    more = ", …" if len(rows) > _MOST_ROWS_NAMED else ""
+    return ", ".join(map(str, rows[:_MOST_ROWS_NAMED])) + more

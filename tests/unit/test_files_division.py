@@ -124,6 +124,55 @@ def test_rows_within_a_cell_are_found_in_every_kind_of_table() -> None:
     assert read_file(".csv", b'navn,notat\nKari,"Fin tur\nhei, hopp"\n', max_items=10)["mistakes"] == []
 
 
+TYPES = "organization_id,activity_type,name,default_minutes,minimum_minutes,beskrivelse"
+PEOPLE = "organization_id,mentor_id,name,chapter_id,active_from,active_until"
+UNPROVEN = {
+    "an address": 'navn,bosted\nKari Foss,"Storgata 1\n0155 Oslo, Norge"\n',
+    "comments": 'navn;Kommentarer\nKari;"Ringte først\nVi møttes; gikk tur\nAlt bra"\n',
+    "comments beside dates": 'navn;dato;Kommentarer\nKari;2026-01-01;"Ringte først\nVi møttes\nAlt bra"\n',
+    "a full line beside dates": 'navn;dato;Kommentarer\nKari;2026-01-01;"Ringte\nVi møttes; ; gikk tur\nAlt bra"\n',
+    "a date in a comment": 'navn,dato,Kommentarer\nKari,2026-01-01,"Ringte\nOla, 01.02.2026\nAlt bra"\n',
+    "an address beside minutes": 'navn,minutter,bosted\nKari,60,"Storgata 1\nBlokk C, 2\n0155 Oslo"\n',
+    "an address between": 'navn,bosted,minutter\nKari,"Storgata 1\n0155, Oslo",60\n',
+}
+DESCRIBED = f'{TYPES}\na,visit,Besøk,60,15,"Vi går ut:\nTur, kafe, prat\nog mer"\n'
+
+
+@pytest.mark.parametrize("text", UNPROVEN.values(), ids=UNPROVEN)
+def test_several_lines_in_a_column_that_is_not_read_are_no_rows(text: str) -> None:
+    read = read_file(".csv", text.encode(), max_items=10)
+    assert read["mistakes"] == []
+    assert len(read["items"]) == 1
+
+
+def test_several_lines_of_a_description_in_a_directory_are_no_rows() -> None:
+    [row] = read_table("activity_types.csv", DESCRIBED.encode(), directory.FILES["activity_types.csv"], no_rows).rows
+    assert row.values["default_minutes"] == 60
+
+
+@pytest.mark.parametrize("rows", [1, 11])
+def test_lines_that_may_be_rows_are_mentioned(rows: int) -> None:
+    remark = "a.csv: a cell of several lines was read as one text; if rows are missing, look for a missing quote in row 2"
+    text = "organization_id,chapter_id,name,bosted\n" + 'a,n,Nord,"Storgata 1\n0155 Oslo, oppgang B, Norge, Europa"\n' * rows
+    table = read_table("a.csv", text.encode(), directory.FILES["chapters.csv"], no_rows)
+    assert len(table.rows) == rows
+    assert table.remarks[-1] == remark + (", 3, 4, 5, 6, 7, 8, 9, 10, 11, …" if rows == 11 else "")
+    plain = 'organization_id,chapter_id,name,bosted\na,n,Nord,"Storgata 1\n0155 Oslo"\n'
+    assert read_table("a.csv", plain.encode(), directory.FILES["chapters.csv"], no_rows).remarks == ["a.csv: not read: bosted"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{PEOPLE}\na,m1,"Kari,n,,\na,m2,Ola",n,,\n',
+        f'{PEOPLE},bosted\na,m1,Kari,n,2026-01-01,,"Storgata\na,m2,Ola,n,2026-01-01,,Oslo"\n',
+    ],
+)
+def test_rows_within_a_cell_of_a_directory_are_a_mistake(text: str) -> None:
+    with pytest.raises(BadFileError, match="looks like whole rows"):
+        read_table("mentors.csv", text.encode(), directory.FILES["mentors.csv"], no_rows)
+
+
 def test_only_the_first_lines_of_a_cell_are_tried_as_rows() -> None:
     tried: list[object] = []
     text = "\n".join(["a,b"] * 1_000)
@@ -149,6 +198,9 @@ FIRST = f"{HEADER}\nkåre,x,{DAY},\n".encode()
         (f"{HEADER}\nb\xe5,x,{DAY},\n".encode("windows-1252") + FIRST, 2),
         (f"{HEADER}\nkåre,x,{DAY},bl".encode() + b"\xc3", 2),
         (f"{HEADER}\nčáhci,x,{DAY},bl".encode() + b"\xe5\n", 2),
+        (f"{HEADER}\nřeka,x,{DAY},bl".encode() + b"\xe5\n", 2),
+        (f"{HEADER}\nžena,x,{DAY},bl".encode() + b"\xe5\n", 2),
+        (f"{HEADER}\nb,x,{DAY},20\xa0kr\n".encode() + b"bl\xe5\n", 3),
         (f"{HEADER}\nb,x,{DAY},\N{RIGHT SINGLE QUOTATION MARK}\n".encode() + b"bl\xe5\n", 3),
     ],
 )
@@ -158,7 +210,13 @@ def test_text_in_two_encodings_is_refused_with_the_line_of_the_second(raw: bytes
     assert str(refusal.value).startswith(f"a.csv, line {line}: mixes UTF-8 and Windows-1252 text")
 
 
-@pytest.mark.parametrize("notes", ["BLÅ»", "«BLÅ»", "“FRA A TIL Å”", "så”…", "æøå ÆØÅ é", "Ø—", "„BLÜ“", "20 °, 5 §"])
+# A space that does not break, or a symbol, after a letter: a letter of UTF-8 has the same bytes.
+HARD_TO_TELL = ["også\xa0€ 50", "på\xa0½ time", "så\xa0§ 3", "på\xa0°", "2\xd7½ time", "BOŽÍŠ", "BLÅ™", "BLÅŽ"]
+
+
+@pytest.mark.parametrize(
+    "notes", ["BLÅ»", "«BLÅ»", "“FRA A TIL Å”", "så”…", "æøå ÆØÅ é", "Ø—", "„BLÜ“", "20 °, 5 §", *HARD_TO_TELL]
+)
 def test_marks_after_letters_of_windows_1252_are_no_utf_8(notes: str) -> None:
     raw = f'{HEADER}\nkåre,x,{DAY},"{notes}"\n'.encode("windows-1252")
     [record] = read_registrations("a.csv", raw).rows
