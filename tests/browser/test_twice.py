@@ -58,6 +58,15 @@ def fill_in(page: Page, registering: Registering) -> tuple[Locator, Locator]:
     return page.get_by_role("button", name="Review 25"), page.get_by_role("button", name="Register 25")
 
 
+def on_phone(chromium: Browser, context: BrowserContext) -> BrowserContext:
+    """A phone, logged in like this context. Its browser does not count taps."""
+    phone = chromium.new_context(
+        locale="en-GB", viewport={"width": 360, "height": 740}, has_touch=True, storage_state=context.storage_state()
+    )
+    phone.add_init_script("Object.defineProperty(UIEvent.prototype, 'detail', {get: () => 1})")
+    return phone
+
+
 def test_a_review_is_not_skipped_by_a_second_click_or_a_held_key(
     registering: Registering, chromium: Browser, context: BrowserContext, watch: Watch
 ) -> None:
@@ -92,10 +101,7 @@ def test_a_review_is_not_skipped_by_a_second_click_or_a_held_key(
     expect(field).to_have_value("\n\n")
 
     # Browsers of phones do not count taps.
-    phone = chromium.new_context(
-        locale="en-GB", viewport={"width": 360, "height": 740}, has_touch=True, storage_state=context.storage_state()
-    )
-    phone.add_init_script("Object.defineProperty(UIEvent.prototype, 'detail', {get: () => 1})")
+    phone = on_phone(chromium, context)
     page = phone.new_page()
     submissions = sent(page, API_PATH)
     page.clock.install()
@@ -121,6 +127,65 @@ def test_a_review_is_not_skipped_by_a_second_click_or_a_held_key(
     page.wait_for_url(f"{registering.url}/console/batches/*")
     assert registering.batches() == 1
     assert watch.faults == []
+
+
+def test_a_tap_right_after_a_finger_has_scrolled_counts(
+    registering: Registering, chromium: Browser, context: BrowserContext
+) -> None:
+    log_in(context.new_page(), registering.server)
+    phone = on_phone(chromium, context)
+    page = phone.new_page()
+    page.clock.install()
+    review, register = fill_in(page, registering)
+    x, y = middle(review)
+    page.clock.pause_at(page.evaluate("Date.now()") + 1000)
+    page.evaluate("window.clicks = 0; addEventListener('click', () => { window.clicks += 1; })")
+    fingers = phone.new_cdp_session(page)
+    # Sideways: nothing moves on, so the tap is not taken for one that stops it.
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x + 60, "y": y}]})
+    fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert page.evaluate("window.clicks") == 0
+    page.clock.run_for(100)
+    page.touchscreen.tap(x, y)
+    page.clock.run_for(100)
+    register.wait_for()
+    phone.close()
+
+
+def test_pages_are_turned_as_fast_as_somebody_clicks(
+    registering: Registering, chromium: Browser, context: BrowserContext
+) -> None:
+    page = context.new_page()
+    log_in(page, registering.server)
+
+    def open_list(page: Page) -> None:
+        page.goto(f"{registering.url}/console/new")
+        page.get_by_text("Paste into a field").click()
+        page.get_by_label("The list: a line for each person").fill(
+            "\n".join(["mentor;type;duration", *(f"nobody-{number};talk;60" for number in range(301))])
+        )
+        page.get_by_role("button", name="Use the list").click()
+        expect(page.get_by_text(re.compile("^1.100 of 301"))).to_be_visible()
+
+    open_list(page)
+    following = page.get_by_role("button", name="Next")
+    for click, shown in ((1, "101.200 of 301"), (2, "201.300 of 301")):
+        page.mouse.move(*middle(following))
+        page.mouse.down(click_count=click)
+        page.mouse.up(click_count=click)
+        expect(page.get_by_text(re.compile(shown))).to_be_visible()
+
+    phone = on_phone(chromium, context)
+    page = phone.new_page()
+    page.clock.install()
+    open_list(page)
+    following = page.get_by_role("button", name="Next")
+    page.clock.pause_at(page.evaluate("Date.now()") + 1000)
+    for shown in ("101.200 of 301", "201.300 of 301"):
+        page.touchscreen.tap(*middle(following))
+        expect(page.get_by_text(re.compile(shown))).to_be_visible()
+    phone.close()
 
 
 def test_a_double_click_dismisses_one_batch(registering: Registering, context: BrowserContext) -> None:

@@ -353,7 +353,7 @@ export class BatchPage {
       focusOn(ROWS_SHOWN);
     });
     return html`
-      <nav class="turning" aria-label=${text("batch.items")}>
+      <nav class="turning" data-repeatable aria-label=${text("batch.items")}>
         ${button(text("batch.previous"), () => turn(number - 1), number === 0)}
         <span>${this.#rowsShown()}</span>
         ${button(text("batch.next"), () => turn(number + 1), !hasNext)}

@@ -181,7 +181,7 @@ export class ReceiptView {
       document.getElementById("records")?.focus();
     };
     return html`
-      <nav class="pager" aria-label=${text("pager")}>
+      <nav class="pager" data-repeatable aria-label=${text("pager")}>
         <button type="button" class="ds-button" data-variant="secondary" ?disabled=${first === 0} @click=${() => turn(this.#page - 1)}>${text("pager.previous")}</button>
         <span>${text("batch.rows", { first: number(first + 1), last: number(last), total: number(total) })}</span>
         <button type="button" class="ds-button" data-variant="secondary" ?disabled=${last === total} @click=${() => turn(this.#page + 1)}>${text("pager.next")}</button>

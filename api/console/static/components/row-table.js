@@ -79,7 +79,7 @@ export class RowTable {
       document.getElementById("rows")?.focus();
     };
     return html`
-      <nav class="buttons" aria-label=${text("rows.pages")}>
+      <nav class="buttons" data-repeatable aria-label=${text("rows.pages")}>
         <button type="button" class="ds-button" data-variant="secondary" ?disabled=${this.#page === 0} @click=${() => go(this.#page - 1)}>${text("rows.previous")}</button>
         <span>${text("rows.shown", { from: first + 1, to: Math.min(first + PER_PAGE, rows.shown.length), count: rows.shown.length })}</span>
         <button type="button" class="ds-button" data-variant="secondary" ?disabled=${this.#page === pages - 1} @click=${() => go(this.#page + 1)}>${text("rows.next")}</button>

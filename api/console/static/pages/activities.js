@@ -215,7 +215,7 @@ class Activities {
       return nothing;
     }
     return html`
-      <nav class="pager" aria-label=${text("pager")}>
+      <nav class="pager" data-repeatable aria-label=${text("pager")}>
         <button type="button" class="ds-button" data-variant="secondary" ?disabled=${this.path.length === 1} @click=${() => this.turn(this.path.slice(0, -1))}>
           ${text("pager.previous")}
         </button>

@@ -267,7 +267,7 @@ class HistoryPage {
     const first = (this.#cursors.length - 1) * SHOWN + 1;
     const values = { first, last: first + this.#found.data.length - 1, total: this.#found.pagination.total };
     return html`
-      <nav class="turning" aria-label=${text("history.heading")}>
+      <nav class="turning" data-repeatable aria-label=${text("history.heading")}>
         <button
           type="button" class="ds-button" data-variant="secondary" ?disabled=${this.#cursors.length === 1}
           @click=${() => this.#turn(this.#cursors.slice(0, -1))}

@@ -124,7 +124,7 @@ class CorrectPage {
     const values = { first, last: first + this.#pages[this.#number].length - 1, total: this.#batch.failed };
     return html`
       ${this.reading.view()}
-      <nav class="turning" aria-label=${text("batch.items")}>
+      <nav class="turning" data-repeatable aria-label=${text("batch.items")}>
         <button type="button" class="ds-button" data-variant="secondary" ?disabled=${this.#number === 0} @click=${() => this.#turn(-1)}>
           ${text("batch.previous")}
         </button>
