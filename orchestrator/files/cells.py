@@ -115,22 +115,27 @@ EMPTY, TOO_LONG = "empty", "too_long"
 
 def text(cell: Cell) -> str:
     """The cell as people see it, without surrounding blanks."""
-    if isinstance(cell, BrokenCell):
-        raise BadCellError(cell.reason)
-    value = shown(cell)
-    if value.startswith(("#", "Err:")):
-        _refuse_no_value(value)
-    return value
-
-
-def _refuse_no_value(value: str) -> None:
-    """Raises BadCellError for what a spreadsheet program has saved in place of a value."""
-    if _ERROR_TEXT.fullmatch(value):
-        raise BadCellError(FormulaError(value).reason)
-    if _TOO_NARROW.fullmatch(value):
+    value = _text(cell)
+    if is_only_hashes(value):
         raise BadCellError(
             "is what a spreadsheet program shows if a column is too narrow; widen the column and save the file again"
         )
+    return value
+
+
+def _text(cell: Cell) -> str:
+    """As `text`, but also `###`."""
+    if isinstance(cell, BrokenCell):
+        raise BadCellError(cell.reason)
+    value = shown(cell)
+    if value.startswith(("#", "Err:")) and _ERROR_TEXT.fullmatch(value):
+        raise BadCellError(FormulaError(value).reason)
+    return value
+
+
+def is_only_hashes(cell: Cell) -> bool:
+    """Whether the cell is `###`, which a spreadsheet program shows and saves as text if a column is too narrow. In notes it can be meant."""
+    return isinstance(cell, str) and _TOO_NARROW.fullmatch(cell.strip()) is not None
 
 
 def shown(cell: Cell) -> str:
@@ -205,12 +210,12 @@ def name(cell: Cell) -> str:
 
 def notes(cell: Cell) -> str | None:
     """Free text of at most 10,000 characters; None for a blank cell."""
-    return verbatim_notes(text(cell)) or None
+    return verbatim_notes(_text(cell)) or None
 
 
 def verbatim_notes(cell: Cell) -> str:
     """As `notes`, with surrounding blanks."""
-    seen = text(cell)
+    seen = _text(cell)
     value = cell if type(cell) is str else seen
     if len(value) > MAX_NOTES_LENGTH:
         raise BadCellError(f"is longer than {MAX_NOTES_LENGTH:,} characters", TOO_LONG)

@@ -2,23 +2,38 @@
 
 import re
 from collections.abc import Callable, Sequence
+from enum import Enum
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 # Rows follow a stray quote at once. A cell can have a hundred thousand lines, and trying all of them would take long.
 _MOST_LINES_READ = 100
 
-# `1,5 t` between commas becomes a cell `1` and a cell `5 t`. Durations of more than a day are no hours, so the `60` of `60,5 t` is whole.
-_WHOLE_HOURS = re.compile(r"0?[0-9]|1[0-9]|2[0-4]")
+# `1,5 t` between commas becomes a cell `1` and a cell `5 t`. Hardly any activity takes 9 minutes or less. Durations of more than a day are no
+# hours, so the `60` of `60,5 t` is whole. Those between can be either.
+_HOURS = re.compile(r"0?[0-9]")
+_HOURS_OR_MINUTES = re.compile(r"1[0-9]|2[0-4]")
 _FRACTION = re.compile(r"[0-9]{1,2}\s*(?:h|hrs?|hours?|t|timer?)\.?", re.IGNORECASE)
 
 
-def is_split_number(neighbours: Sequence[str]) -> bool:
-    """Whether a cell and the next one, between commas, were one number of hours that was divided at its decimal comma."""
+class Split(Enum):
+    """Whether a cell and the next one were one number of hours, which was divided at its decimal comma."""
+
+    NO = "no"
+    POSSIBLY = "possibly"
+    YES = "yes"
+
+
+def split_number(neighbours: Sequence[str]) -> Split:
+    """Whether these two cells, between commas, were one number of hours."""
     if len(neighbours) < 2:
-        return False
+        return Split.NO
     whole, fraction = (cell.strip() for cell in neighbours)
-    return _FRACTION.fullmatch(fraction) is not None and _WHOLE_HOURS.fullmatch(whole) is not None
+    if _FRACTION.fullmatch(fraction) is None:
+        return Split.NO
+    if _HOURS.fullmatch(whole):
+        return Split.YES
+    return Split.POSSIBLY if _HOURS_OR_MINUTES.fullmatch(whole) else Split.NO
 
 
 def holds_rows(cells: Sequence[str], position: int, width: int, delimiter: str, is_row: Callable[[Sequence[str]], bool]) -> bool:

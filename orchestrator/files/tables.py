@@ -11,9 +11,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from orchestrator.files import delimited
-from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, shown
+from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, is_only_hashes, shown
 from orchestrator.files.delimited import UnreadableFileError
-from orchestrator.files.division import holds_rows, is_split_number
+from orchestrator.files.division import Split, holds_rows, split_number
 from orchestrator.files.formulas import text_of_formula
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from schemas.spelling import visible
@@ -180,9 +180,11 @@ class _Header:
 
 @dataclass(frozen=True, slots=True)
 class _Doubts:
-    """The rows that may have been divided wrongly, although nothing proves it. They are read, with a remark."""
+    """The rows that a program may have changed, although nothing proves it. They are read, with a remark."""
 
     whole_rows: list[int] = field(default_factory=list)
+    split_numbers: list[int] = field(default_factory=list)
+    hashes: list[int] = field(default_factory=list)
 
 
 def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
@@ -336,14 +338,29 @@ def _record(
             continue
         cell = row.cells[position] if position < len(row.cells) else ""
         try:
-            if column.is_duration and delimiter == "," and is_split_number([*map(str, row.cells[position : position + 2])]):
-                raise BadCellError("was split at its decimal comma; put it in quotes")
+            if column.is_duration and delimiter == ",":
+                _refuse_split_number(row, position, doubts)
             values[column.name] = column.parse(cell)
+            if column.is_private and delimiter is not None and is_only_hashes(cell):
+                doubts.hashes.append(row.number)
         except BadCellError as error:
             seen = None if column.is_private else excerpt(shown(cell))
             code = error.code or column.code
             mistakes.append(FileMistake(name, str(error), row.number, row.line, titles[position], seen, code=code))
     return TableRow(row.number, row.line, values)
+
+
+def _refuse_split_number(row: _Row, position: int, doubts: _Doubts) -> None:
+    """Raises BadCellError if the duration at this position was split at its decimal comma. Adds the row to the doubts if it may have been."""
+    neighbours = [*map(str, row.cells[position : position + 2])]
+    match split_number(neighbours):
+        case Split.YES:
+            minutes = int(neighbours[0])
+            raise BadCellError(f"was split at its decimal comma; put it in quotes; if these are minutes, write {minutes} min")
+        case Split.POSSIBLY:
+            doubts.split_numbers.append(row.number)
+        case Split.NO:
+            pass
 
 
 def _repeats(header: _Header, cells: Sequence[Cell]) -> bool:
@@ -399,11 +416,13 @@ def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Tabl
 
 
 def _remarks_on(name: str, doubts: _Doubts) -> Iterator[str]:
-    if doubts.whole_rows:
-        yield (
-            f"{name}: a cell of several lines was read as one text; if rows are missing, look for a missing quote in row"
-            f" {_first_of(doubts.whole_rows)}"
-        )
+    for rows, remark in (
+        (doubts.whole_rows, "a cell of several lines was read as one text; if rows are missing, look for a missing quote"),
+        (doubts.split_numbers, "a duration before hours was read as minutes; if a decimal comma has split it, put it in quotes"),
+        (doubts.hashes, "the notes are only #; if the column was too narrow, widen it and save the file again"),
+    ):
+        if rows:
+            yield f"{name}: {remark}: row {_first_of(rows)}"
 
 
 def _first_of(rows: Sequence[int]) -> str:

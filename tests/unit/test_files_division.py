@@ -25,13 +25,14 @@ def mistakes(text: str) -> list[str]:
 # --- Decimal commas -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("written", ["1,5 t", "2,25 h", "0,5t", "1, 5 timer", "01,5 hours", "24,0 T", "1,5 t."])
+@pytest.mark.parametrize("written", ["1,5 t", "2,25 h", "0,5t", "1, 5 timer", "01,5 hours", "9,0 T", "1,5 t."])
 @pytest.mark.parametrize("last", ["notes", "reference"])
 def test_hours_that_were_split_at_their_comma_are_a_mistake(written: str, last: str) -> None:
     text = f"mentor_id,activity_type,activity_date,duration_minutes,{last}\nola,visit,2026-01-01,{written}\n"
     whole = written.partition(",")[0]
     assert mistakes(text) == [
-        f'a.csv, row 2, column duration_minutes: "{whole}" was split at its decimal comma; put it in quotes'
+        f'a.csv, row 2, column duration_minutes: "{whole}" was split at its decimal comma; put it in quotes;'
+        f" if these are minutes, write {int(whole)} min"
     ]
 
 
@@ -50,6 +51,18 @@ def test_hours_that_were_split_at_their_comma_are_a_mistake(written: str, last: 
 def test_a_duration_beside_other_notes_is_no_split_number(line: str, minutes: int, notes: str | None) -> None:
     [record] = read_registrations("a.csv", f"{HEADER}\nola,visit,2026-01-01,{line}\n".encode()).rows
     assert (record.values["duration_minutes"], record.values["notes"]) == (minutes, notes)
+
+
+@pytest.mark.parametrize("last", ["notes", "reisetid"])
+@pytest.mark.parametrize(
+    ("duration", "beside", "minutes"), [("15", "1 t", 15), ("20", '"2 t"', 20), ("24", "5 t", 24), ("5 min", "2 t", 5)]
+)
+def test_minutes_beside_hours_are_read_with_a_remark(last: str, duration: str, beside: str, minutes: int) -> None:
+    text = f"mentor_id,activity_type,activity_date,duration_minutes,{last}\nm1,visit,2026-03-25,{duration},{beside}\n"
+    table = read_registrations("a.csv", text.encode())
+    assert table.rows[0].values["duration_minutes"] == minutes
+    remark = "a.csv: a duration before hours was read as minutes; if a decimal comma has split it, put it in quotes: row 2"
+    assert [each for each in table.remarks if "not read" not in each] == ([] if "min" in duration else [remark])
 
 
 def test_only_commas_split_at_a_decimal_comma() -> None:
@@ -152,7 +165,7 @@ def test_several_lines_of_a_description_in_a_directory_are_no_rows() -> None:
 
 @pytest.mark.parametrize("rows", [1, 11])
 def test_lines_that_may_be_rows_are_mentioned(rows: int) -> None:
-    remark = "a.csv: a cell of several lines was read as one text; if rows are missing, look for a missing quote in row 2"
+    remark = "a.csv: a cell of several lines was read as one text; if rows are missing, look for a missing quote: row 2"
     text = "organization_id,chapter_id,name,bosted\n" + 'a,n,Nord,"Storgata 1\n0155 Oslo, oppgang B, Norge, Europa"\n' * rows
     table = read_table("a.csv", text.encode(), directory.FILES["chapters.csv"], no_rows)
     assert len(table.rows) == rows
@@ -259,7 +272,7 @@ def test_what_stands_in_place_of_an_id_is_a_mistake(cell: str, reason: str) -> N
     assert mistakes(f"{HEADER}\n{cell},x,{DAY},\n") == [f'a.csv, row 2, column mentor_id: "{cell}" {reason}']
 
 
-@pytest.mark.parametrize("error", ["#N/A", "#NAVN?", "########"])
+@pytest.mark.parametrize("error", ["#N/A", "#NAVN?"])
 def test_an_error_in_place_of_notes_is_a_mistake(error: str) -> None:
     [found] = mistakes(f"{HEADER}\nm,x,{DAY},{error}\n")
     assert found.startswith("a.csv, row 2, column notes: is ")
@@ -268,6 +281,19 @@ def test_an_error_in_place_of_notes_is_a_mistake(error: str) -> None:
     item |= {"mentor_id": "m", "activity_type": "x", "activity_date": "2026-01-01", "duration_minutes": 60}
     with pytest.raises(BadFileError, match="row 2, column notes: is "):
         corrections.against([item])
+
+
+@pytest.mark.parametrize("notes", ["###", "########"])
+def test_notes_that_are_only_hashes_are_read_with_a_remark(notes: str) -> None:
+    table = read_registrations("a.csv", f"{HEADER}\nm,x,{DAY},{notes}\nn,x,{DAY}, {notes} \n".encode())
+    assert [row.values["notes"] for row in table.rows] == [notes, notes]
+    remark = "a.csv: the notes are only #; if the column was too narrow, widen it and save the file again: row 2, 3"
+    assert table.remarks == [remark]
+    corrections = read_corrections("a.csv", f"item_id,notes\n{ITEM},{notes}\n".encode())
+    item = {"item_id": ITEM, "status": "failed", "attempt": 1, "notes": "n"}
+    item |= {"mentor_id": "m", "activity_type": "x", "activity_date": "2026-01-01", "duration_minutes": 60}
+    assert corrections.against([item]).corrections == [{"item_id": ITEM, "notes": notes}]
+    assert corrections.remarks == [remark.removesuffix(", 3")]
 
 
 @pytest.mark.parametrize("notes", ["#1", "##", "#tur", "#N/A i dag", "= bra", "Err"])
