@@ -92,8 +92,11 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 # Words in the names of the tables. A file with one of them in its name is probably meant to be one of the tables.
 _SUBJECTS = re.compile("organi[sz]ation|mentor|coordinator|scope|activit|chapter")
 
-# Endings of tables that are not read, and of copies of tables: `list.csv.txt`.
+# Endings of tables, also of those that are not read.
 _TABLE_ENDINGS = frozenset({*TABLES, ".tab", ".xls", ".xlsm", ".xlsb", ".xltx", ".ods", ".fods", ".numbers"})
+
+# Endings that a program or a person adds to the name of a table: `list.csv.txt`.
+_ADDED_ENDINGS = frozenset({".txt", ".bak", ".old", ".orig", ".tmp", ".copy", ".kopi"})
 
 # Beginnings of the names of files that systems and spreadsheet programs leave in folders, hidden or beside an open file.
 _LEFT_BEHIND = (".", "~$")
@@ -177,8 +180,9 @@ def _table_named(file_name: str) -> str | None:
 
 
 def _has_table_ending(file_name: str) -> bool:
-    """Whether one of the name's endings is that of a table."""
-    return not _TABLE_ENDINGS.isdisjoint(PurePath(_folded(file_name)).suffixes)
+    """Whether the name's ending is that of a table, or the one before an ending that was added."""
+    name = PurePath(_folded(file_name))
+    return name.suffix in _TABLE_ENDINGS or (name.suffix in _ADDED_ENDINGS and PurePath(name.stem).suffix in _TABLE_ENDINGS)
 
 
 def _folded(file_name: str) -> str:

@@ -325,8 +325,9 @@ class _Sheet:
             self._text.end(name)
 
     def mark_merged(self) -> None:
-        """Makes each cell that shows the value of a merged cell in a row above a mistake. A merged cell without a value changes nothing."""
-        rows = sorted(self.cells)
+        """Makes each cell that shows the value of a merged cell in a row above a mistake. A merged cell without a value changes nothing, and
+        neither does one that reaches into a blank row, which is not read."""
+        rows = sorted(row for row, cells in self.cells.items() if not all(map(is_blank, cells.values()))) if self._merges else []
         marked = 0
         for merge in self._merges:
             value = self.cells.get(merge.first_row, {}).get(merge.column, "")

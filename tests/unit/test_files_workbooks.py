@@ -405,6 +405,13 @@ def test_a_merged_cell_without_a_value_is_blank_in_every_row() -> None:
     assert [each["notes"] for each in values("a.xlsx", formatted(*rows, formats={}, merged=["E2:E4"]))] == [None] * 3
 
 
+@pytest.mark.parametrize("blank", [" ", "\N{NO-BREAK SPACE}", "\N{ZERO WIDTH SPACE}"])
+def test_a_merged_cell_that_reaches_into_a_blank_row_does_not_make_it_a_row(blank: str) -> None:
+    rows = [["m-1", "x", "25.03.2026", 60, None], ["m-2", "x", "25.03.2026", 60, "n"], [blank, None, None, None, None]]
+    raw = formatted(*rows, formats={}, merged=["E3:E5", "D3:D4"])
+    assert [each["notes"] for each in values("a.xlsx", raw)] == [None, "n"]
+
+
 def test_a_merged_cell_in_an_optional_column_is_a_mistake() -> None:
     book = Workbook()
     sheet = book.worksheets[0]
