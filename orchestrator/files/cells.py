@@ -291,6 +291,8 @@ def _written_duration(cell: Cell) -> str:
     seen = number_formats.shown(cell, cell.format, with_decimals=True)
     if seen is None:
         raise BadCellError(_NO_DURATION)
+    if number_formats.is_rounded(cell, cell.format):
+        raise BadCellError("shows a rounded number; write minutes")
     return seen
 
 

@@ -50,6 +50,9 @@ _KEPT_DIGITS = 15
 _GENERAL_DIGITS = 11
 _SEPARATED_DIGITS = 3
 
+# The sum of 0.1 and 0.2 is 0.30000000000000004. Nobody writes a duration as exactly as this.
+_MOST_NOISE = Decimal("1e-9")
+
 # A list has few formats and many cells, so the parts of a format are kept.
 _KEPT_FORMATS = 256
 
@@ -118,6 +121,22 @@ def shown(value: float, code: str, *, with_decimals: bool = False) -> str | None
         return None
 
 
+def is_rounded(value: float, code: str) -> bool:
+    """Whether a cell shows fewer decimals than its number has, such as 1.3 for 1.25. The last digits of a computed number do not count.
+
+    False if the text that the cell shows is unknown.
+    """
+    exact = Decimal(repr(float(value)))
+    tokens = _tokens(_section_of(exact, code)[1])
+    if not any(token.kind == "digit" for token in tokens):
+        return False
+    places = sum(token.kind == "digit" for token in tokens[_point(tokens) :])
+    try:
+        return abs(exact - _rounded(exact, places)) > _MOST_NOISE
+    except ArithmeticError:
+        return False
+
+
 def shown_text(value: str, code: str) -> str | None:
     """The text that a cell shows for a text, because a format can add to it or replace it. None if it is unknown."""
     sections = _sections(code)
@@ -137,16 +156,27 @@ def plain(value: float) -> str:
 
 
 def _shown(value: Decimal, code: str, *, with_decimals: bool) -> str:
-    sections = _sections(code)[:3]
-    sign = ""
-    if value < 0 and len(sections) > 1:
-        section = sections[1]
-    elif value == 0 and len(sections) > 2:
-        section = sections[2]
-    else:
-        section = sections[0]
-        sign = "-" if value < 0 else ""
+    sign, section = _section_of(value, code)
     return sign + _filled(_tokens(section), abs(value), with_decimals=with_decimals)
+
+
+def _section_of(value: Decimal, code: str) -> tuple[str, str]:
+    """The sign that a cell shows before the number, and the format's section for the number."""
+    sections = _sections(code)[:3]
+    if value < 0 and len(sections) > 1:
+        return "", sections[1]
+    if value == 0 and len(sections) > 2:
+        return "", sections[2]
+    return "-" if value < 0 else "", sections[0]
+
+
+def _point(tokens: Sequence[_Token]) -> int:
+    """The index of the decimal point, or the end."""
+    return next((index for index, token in enumerate(tokens) if token.kind == "point"), len(tokens))
+
+
+def _rounded(value: Decimal, places: int) -> Decimal:
+    return value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
 
 
 @lru_cache(_KEPT_FORMATS)
@@ -179,7 +209,7 @@ def _has_meaning(token: _Token) -> bool:
 
 def _is_scaled(tokens: Sequence[_Token]) -> bool:
     """Whether a comma divides the number by a thousand. A comma between the places of whole digits only separates them."""
-    point = next((index for index, token in enumerate(tokens) if token.kind == "point"), len(tokens))
+    point = _point(tokens)
     places = [index for index, token in enumerate(tokens[:point]) if token.kind == "digit"]
     commas = [index for index, token in enumerate(tokens) if token.kind == "comma"]
     return any(not places or not places[0] < index < places[-1] for index in commas)
@@ -200,12 +230,11 @@ def _filled(tokens: Sequence[_Token], value: Decimal, *, with_decimals: bool) ->
     """The digits of the value in the section's places, with the texts between them."""
     if not any(token.kind == "digit" for token in tokens):
         return "".join(_general(value) if token.kind in ("general", "text") else _literal(token) for token in tokens)
-    point = next((index for index, token in enumerate(tokens) if token.kind == "point"), len(tokens))
+    point = _point(tokens)
     if point < len(tokens) and not with_decimals:
         raise _NotFollowedError
     places = sum(token.kind == "digit" for token in tokens[point:])
-    rounded = value.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
-    whole, _, decimals = f"{rounded:f}".partition(".")
+    whole, _, decimals = f"{_rounded(value, places):f}".partition(".")
     if len(whole) > _KEPT_DIGITS:
         raise _NotFollowedError
     return _whole(tokens[:point], whole.lstrip("0")) + _decimals(tokens[point:], decimals)

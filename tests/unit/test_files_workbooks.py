@@ -164,6 +164,7 @@ def test_no_format_makes_the_reader_crash(value: float, code: str) -> None:
     number_formats.is_date(code)
     number_formats.is_mixed(code)
     number_formats.alters_amount(code)
+    number_formats.is_rounded(value, code)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,11 @@ def test_no_format_makes_the_reader_crash(value: float, code: str) -> None:
     [
         (2, '0" t"', 120),
         (1.5, '0.0" h"', 90),
+        (1.25, '0.00" t"', 75),
+        (1.5, '0.##" t"', 90),
+        (0.1 + 0.2, '0.0" t"', 18),
+        (3.3000000000000003, '0.0" t";-0.0" t";"-"', 198),
+        (90.0000000000001, '0" min"', 90),
         (90, '0" min"', 90),
         (90, "0.00", 90),
         (0.0625, "h:mm", 90),
@@ -186,6 +192,24 @@ def test_no_format_makes_the_reader_crash(value: float, code: str) -> None:
 def test_a_duration_has_the_unit_that_the_cell_shows(stored: float, code: str, minutes: int) -> None:
     raw = formatted(["m", "x", DAY, stored, None], formats={"D2": code})
     assert values("a.xlsx", raw)[0]["duration_minutes"] == minutes
+
+
+@pytest.mark.parametrize(
+    ("stored", "code"),
+    [
+        (1.25, '0.0" t"'),
+        (1.5, '0" t"'),
+        (1 / 3, '0.00" t"'),
+        (1.25, '0.#" t"'),
+        (1.25, '0.0" t";-0.00" t"'),
+        (130.5, '0":"00'),
+        (90.4, '0" min"'),
+    ],
+)
+def test_a_duration_that_the_cell_shows_rounded_is_a_mistake(stored: float, code: str) -> None:
+    [found] = mistakes("a.xlsx", formatted(["m", "x", DAY, stored, None], formats={"D2": code}))
+    assert "row 2, column duration_minutes: " in found
+    assert found.endswith(" shows a rounded number; write minutes")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +431,11 @@ def test_a_merged_cell_without_a_value_is_blank_in_every_row() -> None:
 
 @pytest.mark.parametrize("blank", [" ", "\N{NO-BREAK SPACE}", "\N{ZERO WIDTH SPACE}"])
 def test_a_merged_cell_that_reaches_into_a_blank_row_does_not_make_it_a_row(blank: str) -> None:
-    rows = [["m-1", "x", "25.03.2026", 60, None], ["m-2", "x", "25.03.2026", 60, "n"], [blank, None, None, None, None]]
+    rows: list[list[Any]] = [
+        ["m-1", "x", "25.03.2026", 60, None],
+        ["m-2", "x", "25.03.2026", 60, "n"],
+        [blank, None, None, None, None],
+    ]
     raw = formatted(*rows, formats={}, merged=["E3:E5", "D3:D4"])
     assert [each["notes"] for each in values("a.xlsx", raw)] == [None, "n"]
 
