@@ -10,11 +10,11 @@ from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH
-from tests.browser.conftest import log_in
+from tests.browser.conftest import Held, log_in
 from tests.browser.registering import Registering, registering_console
 from tests.browser.test_console import check
 from tests.browser.test_registering import problem, respond
-from tests.browser.test_twice import fill_in, sent
+from tests.browser.test_twice import fill_in, middle, sent
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
 from tests.support.pipeline import standard_directory
@@ -100,6 +100,60 @@ def test_an_undo_is_not_done_after_its_dialog_was_closed(console: ApiServer, con
     wait_long(page)
     expect(dialog.get_by_role("alert")).to_be_visible()
     assert undo.count == 5
+
+
+def hold(page: Page, method: str, end: str) -> list[Route]:
+    """Holds the first request with this method and end."""
+    held = list[Route]()
+
+    def take(route: Route) -> None:
+        if route.request.method == method and held == []:
+            held.append(route)
+        else:
+            route.fallback()
+
+    page.route(re.compile(end), take)
+    return held
+
+
+def fail(held: list[Route]) -> None:
+    """Lets the request fail that is held."""
+    held[0].fulfill(status=502, json=problem("internal_error", 502))
+
+
+def test_a_dialog_stays_while_its_request_runs(console: ApiServer, context: BrowserContext) -> None:
+    page = context.new_page()
+    log_in(page, console)
+    page.get_by_role("link", name="Activities").click()
+    page.get_by_role("button", name="All dates").click()
+    page.locator(".narrow-rows tbody a").first.click()
+    dialog = page.get_by_role("dialog")
+    undo = dialog.get_by_role("button", name="Undo this activity")
+    page.get_by_role("button", name="Undo this activity").click()
+    dialog.get_by_label("Why?").fill("Wrong date")
+    held = hold(page, "POST", "/revoke$")
+    with page.expect_request(re.compile("/revoke$")):
+        undo.click()
+
+    # Browsers close a dialog at the second Escape.
+    for _ in range(2):
+        page.keyboard.press("Escape")
+    expect(undo).to_be_focused()
+    fail(held)
+    expect(dialog.get_by_role("alert")).to_contain_text("The service failed.")
+    expect(dialog.get_by_label("Why?")).to_have_value("Wrong date")
+
+    # Nothing runs any more, so Escape closes it.
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("button", name="Undo this activity")).to_be_focused()
+
+    # One that succeeds closes it.
+    page.get_by_role("button", name="Undo this activity").click()
+    dialog.get_by_label("Why?").fill("Wrong date")
+    undo.click()
+    expect(page.get_by_text("The activity is undone.")).to_be_visible()
+    expect(dialog).to_be_hidden()
 
 
 def test_an_undo_during_which_the_session_ends_is_done_after_the_next_login(console: ApiServer, context: BrowserContext) -> None:
@@ -221,6 +275,50 @@ def test_no_template_is_stored_or_deleted_after_its_form_was_left(
     expect(page.get_by_role("button", name="Delete: Thursdays")).to_be_focused()
     wait_long(page)
     assert deletion.count == 1
+
+
+def test_a_deletion_that_fails_says_so_whatever_was_pressed_meanwhile(registering: Registering, context: BrowserContext) -> None:
+    page = context.new_page()
+    log_in(page, registering.server)
+    page.goto(f"{registering.url}/console/templates")
+    for name in ("Mondays", "Thursdays"):
+        page.get_by_role("button", name="New regular group").click()
+        page.get_by_label("Name of the group").fill(name)
+        page.get_by_text("Course").click()
+        page.get_by_role("button", name="All of Bergen (25)").click()
+        page.get_by_role("button", name="Save the group").click()
+        expect(page.get_by_text(f"{name} is saved.")).to_be_visible()
+    mondays = page.get_by_role("listitem").filter(has=page.get_by_role("heading", name="Mondays"))
+    delete = mondays.get_by_role("button", name="Delete")
+    change, delete_other = (
+        page.get_by_role("button", name="Change: Thursdays"),
+        page.get_by_role("button", name="Delete: Thursdays"),
+    )
+
+    # The form is about to open, so nothing is deleted.
+    reading = Held(page, re.compile("/templates/[^/]+$"))
+    change.click()
+    delete.click()
+    delete.click()
+    reading.let_go()
+    expect(page.get_by_role("heading", name="Change a regular group")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    mondays.get_by_role("button", name="Keep").click()
+
+    held = hold(page, "DELETE", "/templates/")
+    delete.click()
+    with page.expect_request(re.compile("/templates/")) as asked:
+        delete.click()
+    assert asked.value.method == "DELETE"
+    for button in (change, delete_other, page.get_by_role("button", name="New regular group")):
+        page.mouse.click(*middle(button))
+    expect(delete_other).to_be_visible()
+    fail(held)
+    expect(mondays.get_by_role("alert")).to_contain_text("The service failed.")
+
+    mondays.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("Mondays is deleted.")).to_be_visible()
+    expect(change).to_be_visible()
 
 
 def test_nothing_is_registered_after_the_review_was_left(registering: Registering, context: BrowserContext) -> None:

@@ -23,6 +23,12 @@ export class Dialog {
   /** What had the focus before the dialog was opened, and its id then. @type {{ element: Element | null, id: string }} */
   #opener = { element: null, id: "" };
 
+  /** Whether the page closes it, and not the browser. */
+  #isClosing = false;
+
+  /** What had the focus when the browser was asked to close it. @type {Element | null} */
+  #focused = null;
+
   /** @param {import("/console/static/app.js").Context} context */
   constructor(context) {
     this.context = context;
@@ -43,6 +49,7 @@ export class Dialog {
 
   /** Closes it. The browser returns the focus to where it was before. */
   close() {
+    this.#isClosing = true;
     element().close();
   }
 
@@ -57,6 +64,11 @@ export class Dialog {
     if (isAway) {
       return;
     }
+    if (this.#content?.action?.state === "running" && !this.#isClosing) {
+      this.#reopen();
+      return;
+    }
+    this.#isClosing = false;
     const { activeElement } = document;
     if (activeElement === this.#opener.element && activeElement?.id !== this.#opener.id) {
       focusOn(this.#opener.id);
@@ -69,8 +81,17 @@ export class Dialog {
     this.context.redraw();
   }
 
+  /** Shows it again: it says what becomes of the request. Browsers close a dialog at the second Escape, whatever the page says. */
+  #reopen() {
+    element().showModal();
+    if (this.#focused instanceof HTMLElement) {
+      this.#focused.focus();
+    }
+  }
+
   /** @param {Event} event */
   #cancelled(event) {
+    this.#focused = document.activeElement;
     if (this.#content?.action?.state === "running") {
       event.preventDefault();
     }

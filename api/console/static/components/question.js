@@ -16,8 +16,16 @@ export class Question {
     this.action = new Action(context);
   }
 
+  /** Whether the person has said yes, and it is under way. The question stays until then, because it says what becomes of it. */
+  get isRunning() {
+    return this.action.state === "running";
+  }
+
   /** @param {string} about @param {string} [focus] the id of the question's element */
   ask(about, focus = QUESTION) {
+    if (this.isRunning) {
+      return;
+    }
     this.action.clear();
     this.about = about;
     this.#show(focus);
@@ -36,7 +44,7 @@ export class Question {
     return html`
       <span id=${QUESTION} tabindex="-1">${sentence}</span>
       <button type="button" class="ds-button" data-size="sm" data-color="danger" aria-disabled=${action.isBusy} @click=${act}>${yes}</button>
-      <button type="button" class="ds-button" data-size="sm" data-variant="secondary" ?disabled=${action.state === "running"}
+      <button type="button" class="ds-button" data-size="sm" data-variant="secondary" ?disabled=${this.isRunning}
         @click=${() => this.leave(opener)}>${no}</button>
       ${action.view()}
     `;

@@ -46,8 +46,11 @@ class Templates {
     [this.all, this.types] = await Promise.all([api.templates(), api.activityTypes()]);
   }
 
-  /** @param {any} template null: a new one */
+  /** Opens the form, unless something else is under way: its outcome would be shown nowhere. @param {any} template null: a new one */
   edit(template) {
+    if (this.deleting.isRunning) {
+      return;
+    }
     this.said = "";
     this.deleting.leave("heading");
     this.action.run(async () => {
@@ -70,8 +73,11 @@ class Templates {
     document.getElementById("heading")?.focus();
   }
 
-  /** @param {any} template */
+  /** Deletes it, unless the form is about to open. @param {any} template */
   delete(template) {
+    if (this.action.state === "running") {
+      return;
+    }
     this.deleting.action.run(async () => {
       await api.deleteTemplate(template.template_id, null);
       await this.load();
@@ -88,7 +94,7 @@ class Templates {
     return html`
       <div class="title-row">
         <h1 class="ds-heading" data-size="lg" id="heading" tabindex="-1">${text("nav.templates")}</h1>
-        ${isCoordinator ? html`<button type="button" class="ds-button" @click=${() => this.edit(null)}>${text("template.new")}</button>` : nothing}
+        ${isCoordinator ? html`<button type="button" class="ds-button" aria-disabled=${this.deleting.isRunning} @click=${() => this.edit(null)}>${text("template.new")}</button>` : nothing}
       </div>
       <p class=${this.said === "" ? "ds-sr-only" : "ds-paragraph"} role="status">${this.said}</p>
       ${this.action.view()}
@@ -118,10 +124,10 @@ class Templates {
           })
           : html`
             <a class="ds-button" data-size="sm" href="/console/new?template=${template_id}" aria-label="${text("template.use")}: ${name}">${text("template.use")}</a>
-            <button type="button" class="ds-button" data-size="sm" data-variant="secondary" aria-label="${text("template.edit")}: ${name}"
-              @click=${() => this.edit(template)}>${text("template.edit")}</button>
-            <button type="button" class="ds-button" data-size="sm" data-variant="tertiary" id=${opener} aria-label="${text("template.delete")}: ${name}"
-              @click=${() => this.deleting.ask(template_id)}>${text("template.delete")}</button>`}
+            <button type="button" class="ds-button" data-size="sm" data-variant="secondary" aria-disabled=${this.deleting.isRunning}
+              aria-label="${text("template.edit")}: ${name}" @click=${() => this.edit(template)}>${text("template.edit")}</button>
+            <button type="button" class="ds-button" data-size="sm" data-variant="tertiary" id=${opener} aria-disabled=${this.deleting.isRunning}
+              aria-label="${text("template.delete")}: ${name}" @click=${() => this.deleting.ask(template_id)}>${text("template.delete")}</button>`}
       </div>
     `;
   }

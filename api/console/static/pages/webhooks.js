@@ -269,9 +269,10 @@ class Webhooks {
   /** @param {any} webhook @param {boolean} isOpen */
   #buttons(webhook, isOpen) {
     const { webhook_id, url } = webhook;
-    /** @param {string} label @param {() => void} act @param {string} [variant] @param {string} [id] */
-    const button = (label, act, variant = "secondary", id) => html`
-      <button type="button" class="ds-button" data-size="sm" data-variant=${variant} id=${id ?? nothing} aria-label="${label}: ${url}" @click=${act}>
+    /** @param {string} label @param {() => void} act @param {string} [variant] @param {string} [id] @param {boolean} [isDisabled] */
+    const button = (label, act, variant = "secondary", id, isDisabled = false) => html`
+      <button type="button" class="ds-button" data-size="sm" data-variant=${variant} id=${id ?? nothing} aria-disabled=${isDisabled} aria-label="${label}: ${url}"
+        @click=${act}>
         ${label}
       </button>`;
     const shows = html`
@@ -290,7 +291,7 @@ class Webhooks {
       ${webhook.enabled ? button(text("webhook.test"), () => this.test(webhook), "primary") : button(text("webhook.enable"), () => this.enable(webhook), "primary")}
       ${shows}
       ${button(text("webhook.rotate"), () => this.rotate(webhook))}
-      ${button(text("webhook.delete"), () => this.deleting.ask(webhook_id), "tertiary", opener)}
+      ${button(text("webhook.delete"), () => this.deleting.ask(webhook_id), "tertiary", opener, this.deleting.isRunning)}
     `;
   }
 
