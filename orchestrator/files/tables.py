@@ -266,17 +266,19 @@ def _swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None
     texts = [str(cell) for cell in row.cells]
     width = len(header.titles)
     forms = [position for position, column in enumerate(header.found) if column is not None and not _fits(column, "x")]
+    is_doubtful = False
     for position in broken:
+        if not holds_rows(texts, position, width, delimiter, partial(_may_be_record, header, forms)):
+            continue
         is_titled = position < width
         title, column = (header.titles[position], header.found[position]) if is_titled else (None, None)
         is_free_text = column is None or column.is_private
-        is_proven = partial(_is_proven_record, header, forms, is_free_text)
-        if holds_rows(texts, position, width, delimiter, is_proven):
+        if holds_rows(texts, position, width, delimiter, partial(_is_proven_record, header, forms, is_free_text)):
             detail = "contains what looks like whole rows; look for a missing quote"
             return FileMistake(name, detail, row.number, row.line, title or None)
-        if holds_rows(texts, position, width, delimiter, partial(_may_be_record, header, forms)):
-            doubts.whole_rows.append(row.number)
-            return None
+        is_doubtful = True
+    if is_doubtful:
+        doubts.whole_rows.append(row.number)
     return None
 
 

@@ -174,6 +174,13 @@ def test_lines_that_may_be_rows_are_mentioned(rows: int) -> None:
     assert read_table("a.csv", plain.encode(), directory.FILES["chapters.csv"], no_rows).remarks == ["a.csv: not read: bosted"]
 
 
+def test_rows_within_a_cell_are_found_after_a_cell_that_only_may_hold_some() -> None:
+    doubtful, proven = '"Ringte\nOla, 01.02.2026\nAlt bra"', '"Storgata\nOla,2026-01-01,a,b\nOslo"'
+    text = f"navn,dato,Kommentarer,bosted\nKari,2026-01-01,{doubtful},{proven}\n"
+    [mistake] = read_file(".csv", text.encode(), max_items=10)["mistakes"]
+    assert (mistake["column"], mistake["detail"][:36]) == ("bosted", "contains what looks like whole rows;")
+
+
 @pytest.mark.parametrize(
     "text",
     [
