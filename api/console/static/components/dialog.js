@@ -49,7 +49,7 @@ export class Dialog {
 
   /** Closes it. The browser returns the focus to where it was before. */
   close() {
-    this.#isClosing = true;
+    this.#isClosing = element().open; // a closed one says nothing more
     element().close();
   }
 
