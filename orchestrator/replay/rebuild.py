@@ -85,12 +85,16 @@ class Replay:
         """Adds records of the topics batches and lifecycle."""
         rows: dict[str, list[str]] = {}
         for record in records:
+            envelope: Envelope | None = None
             try:
                 envelope = open_envelope(record.headers, record.value)
                 for table, row in _rows(record, envelope, self._only, self._people):
                     rows.setdefault(table, []).append(copy_line(row))
             except (UnreadableError, ValidationError):
                 self.unreadable += 1
+                if envelope is not None and record.topic is Topic.BATCHES:
+                    row = (envelope.id, _utc(record.timestamp_ms), record.partition, record.offset)
+                    rows.setdefault("replay_malformed", []).append(copy_line(row))
         for table, lines in rows.items():
             self.unreadable += self.tables.copy(table, lines)
 
@@ -158,7 +162,8 @@ def _rows(record: ReadRecord, envelope: Envelope, only: UUID | None, people: For
     if record.topic is Topic.BATCHES and envelope.type == events.BATCH_SUBMITTED:
         part = read_part(envelope, at)
         if only in (None, part.batch_id):
-            yield "replay_part", _part_row(part, at, place, people)
+            written_at = _utc(record.timestamp_ms)
+            yield "replay_part", _part_row(part, at, (written_at, *place), people)
         return
     data = events.read_event(record.topic, envelope)
     if only not in (None, getattr(data, "batch_id", None)):
@@ -200,7 +205,7 @@ def _are_runs(positions: Sequence[tuple[int, ...]]) -> bool:
     return all(end < first <= last for end, (first, last, *_) in zip(ends, positions, strict=False))
 
 
-def _part_row(part: ReadPart, at: datetime, place: tuple[int, int], people: ForgottenPeople) -> Sequence[object]:
+def _part_row(part: ReadPart, at: datetime, place: tuple[datetime, int, int], people: ForgottenPeople) -> Sequence[object]:
     organization_id = part.organization_id
     items = [_item(item, organization_id, people) for item in part.items] if people else part.items
     return (

@@ -50,8 +50,10 @@ Row = Sequence[object]
 COLUMNS = {
     "replay_part": (
         "batch_id, part, parts, total_items, organization_id, coordinator_id, label, override_duplicates, submitted_by, channel, is_ours,"
-        " event_id, trace_id, header_hash, content_hash, public_hash, first_item_id, at, partition, record_offset, item_count, items"
+        " event_id, trace_id, header_hash, content_hash, public_hash, first_item_id, at, written_at, partition, record_offset,"
+        " item_count, items"
     ),
+    "replay_malformed": "event_id, written_at, partition, record_offset",
     "replay_retry_read": "batch_id, position, attempt, correction, retry_number, retried_by, at, organization_id, partition, record_offset",
     "replay_cancel": "batch_id, part, reason, cancelled_by, at, cancelled, runs, partition, record_offset",
     "replay_relabel": "batch_id, version, label, partition, record_offset",

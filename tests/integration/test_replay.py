@@ -5,7 +5,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,6 +15,7 @@ import orjson
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from consumers.loop.handler import Record
 from orchestrator.batches.model import CorrectedItem, NewBatch, RetryRequest
 from orchestrator.batches.operations import (
     cancel_batch,
@@ -29,7 +32,8 @@ from orchestrator.storage.locks import share_batches
 from orchestrator.storage.people import ForgettingKey
 from orchestrator.verification.verify import verify
 from schemas import events
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import OutgoingEvent, Topic, rfc3339
+from schemas.events import EventData
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.audit import tampering
 from tests.support.closing import close
@@ -39,7 +43,7 @@ from tests.support.revoking import revoke
 from tests.support.waiting import eventually
 
 EXAMPLES = 1_000
-WRITTEN_AT_MS = 1_790_000_000_000
+_UPSTREAM_TIMES_MS = count(1_790_000_000_000)
 
 Written = Sequence[tuple[int, OutgoingEvent]]
 """Events with their offsets. Each topic has one partition here."""
@@ -57,10 +61,24 @@ class RecordingPipeline(Pipeline):
         self._taken += taken
         return taken
 
+    def read(self, event: OutgoingEvent, offset: int) -> Record[EventData]:
+        return super().read(event, offset)._replace(timestamp_ms=written_at_ms(event))
+
     @property
     def written(self) -> Written:
         waiting = [event for queue in self.queues.values() for event in queue]
         return list(enumerate([*self._taken, *waiting]))
+
+
+def written_at_ms(event: OutgoingEvent) -> int:
+    """When the broker stored the record of an event: at the time that the event says. Handlers and replays get the same."""
+    return int(datetime.fromisoformat(dict(event.headers)["ce_time"].decode()).timestamp() * 1000)
+
+
+def written_again(event: OutgoingEvent) -> OutgoingEvent:
+    """The same event in a later record."""
+    time = rfc3339(datetime.fromtimestamp(next(_UPSTREAM_TIMES_MS) / 1000, UTC)).encode()
+    return event._replace(headers=tuple((name, time if name == "ce_time" else value) for name, value in event.headers))
 
 
 @pytest.fixture
@@ -74,15 +92,17 @@ def pipeline(settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
 
 @contextmanager
 def replayed(
-    engine: Engine, written: Written, *, only: UUID | None = None, key: ForgettingKey | None = None, apart_ms: int = 1
+    engine: Engine, written: Written, *, only: UUID | None = None, key: ForgettingKey | None = None
 ) -> Iterator[tuple[Replay, Connection]]:
-    """A replay of these events in this order, folded. The records of batches were written so far apart."""
+    """A replay of these events in this order, folded."""
     with engine.connect() as connection:
         replay = Replay(connection, batch_id=only, key=key)
-        replay.add_results([(0, offset, WRITTEN_AT_MS, event.value) for offset, event in written if event.topic is Topic.RESULTS])
+        replay.add_results(
+            [(0, offset, written_at_ms(event), event.value) for offset, event in written if event.topic is Topic.RESULTS]
+        )
         replay.add(
             [
-                ReadRecord(event.topic, 0, offset, WRITTEN_AT_MS + offset * apart_ms, event.headers, event.value)
+                ReadRecord(event.topic, 0, offset, written_at_ms(event), event.headers, event.value)
                 for offset, event in written
                 if event.topic in (Topic.BATCHES, Topic.LIFECYCLE)
             ]
@@ -93,10 +113,8 @@ def replayed(
         connection.invalidate()
 
 
-def compared(
-    engine: Engine, written: Written, *, only: UUID | None = None, key: ForgettingKey | None = None, apart_ms: int = 1
-) -> Comparison:
-    with replayed(engine, written, only=only, key=key, apart_ms=apart_ms) as (replay, _):
+def compared(engine: Engine, written: Written, *, only: UUID | None = None, key: ForgettingKey | None = None) -> Comparison:
+    with replayed(engine, written, only=only, key=key) as (replay, _):
         return replay.compare(examples=EXAMPLES)
 
 
@@ -154,7 +172,7 @@ def run(engine: Engine, *statements: str) -> None:
 def upstream(
     batch_id: UUID, positions: Sequence[int], *, part: int, parts: int, total: int, first_mentor: int = 640, **fields: object
 ) -> OutgoingEvent:
-    """A part as another service writes it."""
+    """A part as another service writes it, at a time of its own."""
     data = {
         "batch_id": batch_id,
         "organization_id": ORGANIZATION,
@@ -179,6 +197,7 @@ def upstream(
         ("ce_id", uuid4().hex.encode()),
         ("ce_source", b"/services/attendance"),
         ("ce_type", events.BATCH_SUBMITTED.encode()),
+        ("ce_time", rfc3339(datetime.fromtimestamp(next(_UPSTREAM_TIMES_MS) / 1000, UTC)).encode()),
         ("content-type", b"application/json"),
     )
     return OutgoingEvent(Topic.BATCHES, str(batch_id), headers, orjson.dumps(data))

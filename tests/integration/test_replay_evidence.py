@@ -21,7 +21,6 @@ from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.corruptions import ASKED
 from tests.integration.test_replay import (
     EXAMPLES,
-    WRITTEN_AT_MS,
     RecordingPipeline,
     compared,
     ours,
@@ -31,6 +30,7 @@ from tests.integration.test_replay import (
     run,
     upstream,
     versions,
+    written_at_ms,
 )
 from tests.integration.test_replay_trust import as_written_by, completion, rejection, whole
 from tests.support.erasing import erase
@@ -261,11 +261,15 @@ def test_of_two_records_at_one_offset_the_one_of_the_first_partition_counts(
         replay = Replay(connection)
         for partition, records in sorted(partitions, key=lambda each: each[0] != comes_first):
             replay.add_results(
-                [(partition, offset, WRITTEN_AT_MS, event.value) for offset, event in records if event.topic is Topic.RESULTS]
+                [
+                    (partition, offset, written_at_ms(event), event.value)
+                    for offset, event in records
+                    if event.topic is Topic.RESULTS
+                ]
             )
             replay.add(
                 [
-                    ReadRecord(event.topic, partition, offset, 1_790_000_000_000, event.headers, event.value)
+                    ReadRecord(event.topic, partition, offset, written_at_ms(event), event.headers, event.value)
                     for offset, event in records
                     if event.topic in (Topic.BATCHES, Topic.LIFECYCLE)
                 ]
@@ -445,12 +449,12 @@ def test_a_batch_that_is_created_again_has_no_lower_version(
 
 def test_for_other_batches_the_time_of_the_record_counts(pipeline: RecordingPipeline, owner: Engine) -> None:
     batch_id = new_batch_id()
-    pipeline.queues[Topic.BATCHES].append(upstream(batch_id, range(2), part=1, parts=1, total=2))
+    event = upstream(batch_id, range(2), part=1, parts=1, total=2)
+    pipeline.queues[Topic.BATCHES].append(event)
     pipeline.drain()
     run(owner, "TRUNCATE orchestrator.batch")
     promoted(pipeline.engine, pipeline.written)
-    # As `replayed` writes it.
-    assert pipeline.status(batch_id).batch.submitted_at.timestamp() == 1_790_000_000
+    assert pipeline.status(batch_id).batch.submitted_at.timestamp() == written_at_ms(event) / 1000
 
 
 def test_a_plan_stays_with_its_attempt(pipeline: RecordingPipeline, owner: Engine) -> None:

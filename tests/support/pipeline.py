@@ -209,7 +209,7 @@ class Pipeline:
 
     def handle(self, handler: Handler, events: Iterable[OutgoingEvent]) -> Handled:
         """Runs one micro-batch of a role, and queues what it produces."""
-        records = [record(event, offset) for offset, event in enumerate(events)]
+        records = [self.read(event, offset) for offset, event in enumerate(events)]
         if not records:
             return Handled(())
         handled = transact(self.engine, lambda connection: handler.handle(connection, records))
@@ -218,6 +218,10 @@ class Pipeline:
             self._publish(event)
         self.refused += [(handler.name, error.reason) for _, error in handled.refused]
         return handled
+
+    def read(self, event: OutgoingEvent, offset: int) -> Record[EventData]:
+        """Returns an event as the loop passes it to a handler."""
+        return record(event, offset)
 
     def step(self) -> None:
         """Runs the relay, then every role once with all events that wait for it."""

@@ -8,9 +8,13 @@ CREATE TEMPORARY TABLE replay_part (
     organization_id text NOT NULL, coordinator_id text NOT NULL, label text, override_duplicates boolean NOT NULL,
     submitted_by text NOT NULL, channel text NOT NULL, is_ours boolean NOT NULL, event_id text NOT NULL, trace_id text NOT NULL,
     header_hash bytea NOT NULL, content_hash bytea NOT NULL, public_hash bytea NOT NULL, first_item_id uuid NOT NULL,
-    at timestamptz NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL, item_count integer NOT NULL,
+    at timestamptz NOT NULL, written_at timestamptz NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL,
+    item_count integer NOT NULL,
     -- Read once and dropped soon, so not worth compressing.
     items json STORAGE EXTERNAL NOT NULL, part_number bigint NOT NULL GENERATED ALWAYS AS IDENTITY
+);
+CREATE TEMPORARY TABLE replay_malformed (
+    event_id text NOT NULL, written_at timestamptz NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL
 );
 CREATE TEMPORARY TABLE replay_retry_read (
     batch_id uuid NOT NULL, position integer NOT NULL, attempt integer NOT NULL CHECK (attempt > 1), correction jsonb,
@@ -72,7 +76,7 @@ INSERT INTO replay_handled SELECT * FROM given g WHERE (g.topic, g.partition) NO
 -- because every join here reads whole tables.
 ANALYZE replay_part (batch_id, header_hash, part, event_id); ANALYZE replay_result (batch_id, position, attempt);
 ANALYZE replay_retry_read; ANALYZE replay_completion; ANALYZE replay_cancel; ANALYZE replay_relabel; ANALYZE replay_delete;
-ANALYZE replay_rejection; ANALYZE replay_revocation_read;
+ANALYZE replay_rejection; ANALYZE replay_revocation_read; ANALYZE replay_malformed;
 
 -- The results of each item's highest attempt.
 CREATE TEMPORARY TABLE replay_outcome AS
@@ -99,29 +103,37 @@ FROM replay_rejection r WHERE NOT batch_continues GROUP BY batch_id;
 CREATE UNIQUE INDEX ON replay_ended (batch_id);
 ANALYZE replay_ended;
 
--- The events that were refused as often as they were written. Otherwise one may have been accepted: a dead letter is redriven under the same
--- id. A rejection has the time of the record that was refused, so one that is published twice counts once. So does a record that a producer or
--- a mirror has written twice with its time.
+-- The events of which each record was refused. A dead letter is redriven under the same id, and accepted the second time, so one rejection does not
+-- stand for all records of its event. It has the time of the record that was refused. Of several records with one time, a rejection does not tell which
+-- one was refused: such an event is undecided. Malformed records are refused too, and never accepted.
 CREATE TEMPORARY TABLE replay_refused_event AS
-SELECT batch_id, event_id FROM replay_rejection r GROUP BY batch_id, event_id
-HAVING count(DISTINCT at) >= (SELECT count(DISTINCT p.at) FROM replay_part p
-                              WHERE (p.batch_id, p.event_id) = (r.batch_id, r.event_id));
+WITH rejection AS (
+    SELECT DISTINCT batch_id, event_id, at AS written_at FROM replay_rejection
+), named AS (
+    SELECT DISTINCT batch_id, event_id FROM rejection
+), record AS (
+    SELECT n.*, p.written_at, p.partition, p.record_offset, false AS is_malformed FROM named n JOIN replay_part p USING (batch_id, event_id)
+    UNION SELECT n.*, m.written_at, m.partition, m.record_offset, true FROM named n JOIN replay_malformed m USING (event_id)
+)
+SELECT batch_id, event_id, count(*) > count(DISTINCT written_at) AS is_undecided
+FROM record LEFT JOIN (SELECT *, true AS is_refused FROM rejection) AS r USING (batch_id, event_id, written_at)
+GROUP BY batch_id, event_id HAVING bool_and(is_malformed OR is_refused IS NOT NULL);
 ANALYZE replay_refused_event;
 
 -- Each part once. If a batch was refused, and sent again with other content, what the database has stored counts: the order of handling is
--- unknown. A refused event counts only if there is no other for the part.
+-- unknown. A refused event counts only if there is no other for the part, and then an undecided one first.
 CREATE TEMPORARY TABLE replay_chosen_part AS
 SELECT DISTINCT ON (batch_id, header_hash, part) * FROM (
     SELECT p.batch_id, p.header_hash, p.part, p.parts, p.total_items, p.organization_id, p.coordinator_id, p.label, p.override_duplicates,
            p.submitted_by, p.channel, p.is_ours, p.event_id, p.trace_id, p.content_hash, p.public_hash, p.first_item_id, p.at, p.partition,
-           p.record_offset, p.item_count, p.part_number, r.batch_id IS NOT NULL AS is_rejected,
+           p.record_offset, p.item_count, p.part_number, r.batch_id IS NOT NULL AS is_rejected, coalesce(r.is_undecided, false) AS is_undecided,
            coalesce(l.public_hash = p.public_hash, e.live_hash = p.header_hash, false) AS is_stored
     FROM replay_part p
     LEFT JOIN replay_refused_event r ON (r.batch_id, r.event_id) = (p.batch_id, p.event_id)
     LEFT JOIN replay_ended e ON e.batch_id = p.batch_id
     LEFT JOIN orchestrator.batch_part l ON (l.batch_id, l.part) = (e.batch_id, p.part)
 ) AS p
-ORDER BY batch_id, header_hash, part, is_stored DESC, is_rejected, record_offset, partition;
+ORDER BY batch_id, header_hash, part, is_stored DESC, is_rejected, is_undecided DESC, record_offset, partition;
 CREATE UNIQUE INDEX ON replay_chosen_part (batch_id, header_hash, part);
 ANALYZE replay_chosen_part;
 
@@ -226,7 +238,7 @@ SELECT batch_id FROM replay_never_valid
 UNION ALL
 SELECT batch_id FROM replay_ended e
 WHERE NOT EXISTS (SELECT FROM replay_chosen_part p WHERE p.batch_id = e.batch_id
-                  GROUP BY p.header_hash HAVING count(*) FILTER (WHERE p.is_stored OR NOT p.is_rejected) >= min(p.parts))
+                  GROUP BY p.header_hash HAVING count(*) FILTER (WHERE p.is_stored OR p.is_undecided OR NOT p.is_rejected) >= min(p.parts))
   AND NOT EXISTS (SELECT FROM replay_outcome o WHERE o.batch_id = e.batch_id)
   AND NOT EXISTS (SELECT FROM replay_cancel c WHERE c.batch_id = e.batch_id)
   AND NOT EXISTS (SELECT FROM replay_retry_read n WHERE n.batch_id = e.batch_id)
