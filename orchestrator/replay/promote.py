@@ -6,7 +6,8 @@ outcome or the history has it; a label, a cancel or a deletion only if the table
 Items never lose an outcome, attempts never decrease, and cancels and deletions remain.
 
 A batch is left as it is while somebody of its organization is being forgotten, or if somebody was since the replay read who is: the rebuilt
-batch would bring an id back, or the pseudonym would hide the person's notes from the search.
+batch would bring an id back, or the pseudonym would hide the person's notes from the search. So is a batch that is older than the
+forgetting of a person who was readmitted, if only a record from after the forgetting was read.
 """
 
 from datetime import datetime
@@ -30,6 +31,7 @@ class Promoted(StrEnum):
     UNCHANGED = "unchanged"
     PURGED = "purged"
     MOVED = "changed since it was read: replay again"
+    REPEATED = "read only as it was written again after a person had been forgotten: replay again from an earlier time"
     FORGETTING = "somebody is being forgotten: replay again when that is done"
     NOT_BORNE_OUT = "not confirmed by the database"
 
@@ -80,6 +82,8 @@ def _merge(merge: BatchMerge) -> Promoted:
     evidence = merge.evidence(rebuilt, None if live is None else live.version)
     if evidence.is_purged:
         return Promoted.PURGED
+    if evidence.is_later:
+        return Promoted.REPEATED
     is_foreign = live is not None and live.organization_id != rebuilt.organization_id
     if is_foreign or evidence.is_contradicted or (live is None and not evidence.is_known):
         return Promoted.NOT_BORNE_OUT

@@ -38,7 +38,18 @@ from schemas.ids import DerivedIds, new_batch_id
 from tests.support.audit import tampering
 from tests.support.closing import close
 from tests.support.erasing import erase
-from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record, standard_directory
+from tests.support.pipeline import (
+    ADMIN,
+    COORDINATOR,
+    DAY,
+    ORGANIZATION,
+    TIMESTAMP_MS,
+    Pipeline,
+    item,
+    mentors,
+    record,
+    standard_directory,
+)
 from tests.support.revoking import revoke
 from tests.support.waiting import eventually
 
@@ -71,8 +82,9 @@ class RecordingPipeline(Pipeline):
 
 
 def written_at_ms(event: OutgoingEvent) -> int:
-    """When the broker stored the record of an event: at the time that the event says. Handlers and replays get the same."""
-    return int(datetime.fromisoformat(dict(event.headers)["ce_time"].decode()).timestamp() * 1000)
+    """When the broker stored the record of an event: at the time that the event says, if it says one. Handlers and replays get the same."""
+    said = dict(event.headers).get("ce_time")
+    return TIMESTAMP_MS if said is None else int(datetime.fromisoformat(said.decode()).timestamp() * 1000)
 
 
 def written_again(event: OutgoingEvent) -> OutgoingEvent:

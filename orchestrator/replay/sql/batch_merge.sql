@@ -40,6 +40,17 @@ SELECT EXISTS (SELECT FROM orchestrator.tombstone WHERE batch_id = :batch_id) AS
                     AND NOT EXISTS (SELECT FROM orchestrator.batch_part l WHERE (l.batch_id, l.part) = (p.batch_id, p.part))
                   GROUP BY p.part HAVING count(DISTINCT p.public_hash) > 1)
        AS is_contradicted,
+       -- The rows were there when a person was forgotten who is readmitted now. The event that was read was written again afterwards, so the replay
+       -- has read the id in it.
+       EXISTS (SELECT FROM replay_chosen_part c
+               JOIN registration.forgetting f ON f.organization_id = :organization_id AND f.done_at <= c.at
+               WHERE c.batch_id = :batch_id AND c.header_hash = :header_hash
+                 AND f.done_at > least((SELECT received_at FROM orchestrator.batch_part WHERE (batch_id, part) = (c.batch_id, c.part)),
+                                       (SELECT submitted_at FROM orchestrator.batch WHERE batch_id = :batch_id),
+                                       (SELECT min(created_at) FROM orchestrator.outcome WHERE batch_id = :batch_id))
+                 AND EXISTS (SELECT FROM registration.replaced_word WHERE (organization_id, pseudonym) = (f.organization_id, f.pseudonym))
+                 AND NOT EXISTS (SELECT FROM registration.forgotten_word w
+                                 WHERE w.is_id AND (w.organization_id, w.pseudonym) = (f.organization_id, f.pseudonym))) AS is_later,
        EXISTS (SELECT FROM orchestrator.batch_part WHERE batch_id = :batch_id)
        OR EXISTS (SELECT FROM orchestrator.outcome WHERE batch_id = :batch_id)
        OR EXISTS (SELECT FROM orchestrator.batch_item WHERE batch_id = :batch_id) AS is_known,

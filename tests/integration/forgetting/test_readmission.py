@@ -17,7 +17,9 @@ from orchestrator.replay.promote import Promoted
 from orchestrator.replay.rebuild import _result_row
 from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, ForgottenPeople, Replacement
 from orchestrator.verification.verify import verify
-from tests.integration.test_replay import RecordingPipeline, compared, promoted, run
+from schemas.envelope import Topic, rfc3339
+from schemas.ids import new_batch_id
+from tests.integration.test_replay import RecordingPipeline, compared, projection, promoted, run, upstream
 from tests.support.forgetting import KEY, NAME, NOTE, OTHER, PERSON, ask, find, forget, forgetter, imported, named_in
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item
 
@@ -196,3 +198,33 @@ def test_an_event_whose_time_has_no_zone_has_the_time_of_its_record(pipeline: Re
         for offset, event in pipeline.written
     ]
     assert compared(pipeline.engine, altered, key=KEY).differences == []
+
+
+@pytest.mark.parametrize("lost", ["nothing", "the batch", "the parts", "all but the outcome"])
+def test_a_promotion_brings_no_id_back_from_an_event_that_was_written_again(
+    pipeline: RecordingPipeline, owner: Engine, tmp_path: Path, lost: str
+) -> None:
+    """The first record of the event has expired."""
+    batch_id = new_batch_id()
+    named = {"mentor_id": PERSON, "activity_type": "unknown", "activity_date": DAY, "duration_minutes": 30, "position": 0}
+    event = upstream(batch_id, [0], part=1, parts=1, total=1, items=[named], label=f"with {PERSON}")
+    pipeline.queues[Topic.BATCHES].append(event)
+    pipeline.drain()
+    first = forget(pipeline)
+    imported(pipeline, tmp_path, key=KEY, again=True)
+    now = rfc3339(datetime.now(UTC) + timedelta(seconds=1)).encode()
+    again = event._replace(headers=tuple((name, now if name == "ce_time" else value) for name, value in event.headers))
+    later = [(offset, again if each == event else each) for offset, each in pipeline.written]
+    tables = {
+        "nothing": (),
+        "the batch": ("batch",),
+        "the parts": ("batch_part",),
+        "all but the outcome": ("batch", "batch_part", "batch_item"),
+    }
+    run(owner, *(f"DELETE FROM orchestrator.{table}" for table in tables[lost]))
+    before = projection(owner)
+    verdicts, _ = promoted(pipeline.engine, later, key=KEY)
+    assert (verdicts, projection(owner)) == ({batch_id: Promoted.REPEATED}, before)
+    verdicts, after = promoted(pipeline.engine, [*pipeline.written, (len(later), again)], key=KEY)
+    assert (set(verdicts.values()) <= {Promoted.MERGED}, after.differences) == (True, [])
+    assert (labels(owner), projected_mentors(owner)) == ([f"with {first}"], [(first, "failed")])
