@@ -74,7 +74,7 @@ def test_the_time_of_a_sweep_counts_towards_the_interval_and_a_tenth_of_it_is_le
     loop = SweepLoop(cast("Sweeper", sweeper), cast("Purger", purger), cast("Engine", None), interval_s=12)
     monkeypatch.setattr(loop, "_stopping", SimpleNamespace(wait=wait))
     loop.run()
-    assert pauses == [12, pause_s]
+    assert pauses == pytest.approx([12, pause_s])
 
 
 def test_the_sweeper_runs_before_the_purger_in_every_sweep() -> None:
