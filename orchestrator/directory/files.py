@@ -5,6 +5,7 @@ show. Both report all mistakes at once, by file and line, and change nothing.
 """
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -14,7 +15,7 @@ from orchestrator.files import cells
 from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.submissions import TABLES
-from orchestrator.files.tables import Column, TableCheck, TableRow, read_table, repeated
+from orchestrator.files.tables import Column, TableCheck, TableRow, column_of, read_table, repeated
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE, MAX_DURATION_MINUTES, MIN_DURATION_MINUTES
 from schemas.spelling import canonical
 
@@ -93,10 +94,21 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 _SUBJECTS = re.compile("organi[sz]ation|mentor|coordinator|scope|activit|chapter")
 
 # Endings of tables, also of those that are not read.
-_TABLE_ENDINGS = frozenset({*TABLES, ".tab", ".xls", ".xlsm", ".xlsb", ".xltx", ".ods", ".fods", ".numbers"})
+_TABLE_ENDINGS = frozenset(
+    {*TABLES, ".tab", ".xls", ".xlsm", ".xlsb", ".xltx", ".xlt", ".ods", ".fods", ".ots", ".numbers", ".gsheet", ".dif", ".slk"}
+)
 
 # Endings that a program or a person adds to the name of a table: `list.csv.txt`.
 _ADDED_ENDINGS = frozenset({".txt", ".bak", ".old", ".orig", ".tmp", ".copy", ".kopi"})
+
+_ARCHIVE_ENDINGS = frozenset({".zip", ".7z", ".gz"})
+
+# A header is the first line of a table, or follows a line such as `sep=;` or a title.
+_HEAD_BYTES, _HEAD_LINES = 4_096, 3
+_BETWEEN_TITLES = re.compile(r"""[\s"']*[,;\t|]["'\s]*|["']""")
+
+# What spreadsheet programs and reports write below a list.
+_TOTAL = re.compile(r"(?:(?:grand |sub)?totals?|totalt|sum|delsum|i alt|antall|count|rows|rader)\s*[:=]?\s*[0-9]*", re.IGNORECASE)
 
 # Beginnings of the names of files that systems and spreadsheet programs leave in folders, hidden or beside an open file.
 _LEFT_BEHIND = (".", "~$")
@@ -158,13 +170,13 @@ def _sorted_out(path: Path) -> tuple[dict[str, list[Path]], list[FileMistake], l
     unread: list[str] = []
     for file in sorted(path.iterdir()):
         table = _table_named(file.name)
-        if file.name.startswith(_LEFT_BEHIND) or (table is None and file.is_dir()):
+        if file.name.startswith(_LEFT_BEHIND) or (table is None and file.is_dir() and not _has_table_ending(file.name)):
             unread.append(file.name)
         elif table is not None and not file.is_file():
             mistakes.append(FileMistake(file.name, "is not a file; remove it or replace it by one"))
         elif table is not None:
             found.setdefault(table, []).append(file)
-        elif _has_table_ending(file.name) or _SUBJECTS.search(_folded(file.name)):
+        elif _has_table_ending(file.name) or _SUBJECTS.search(_folded(file.name)) or _begins_like_a_table(file):
             detail = f"is none of {', '.join(FILES)}; rename it to one of these, or remove it from the folder"
             mistakes.append(FileMistake(file.name, detail))
         else:
@@ -185,6 +197,26 @@ def _has_table_ending(file_name: str) -> bool:
     return name.suffix in _TABLE_ENDINGS or (name.suffix in _ADDED_ENDINGS and PurePath(name.stem).suffix in _TABLE_ENDINGS)
 
 
+def _begins_like_a_table(file: Path) -> bool:
+    """Whether the file has the header of a table, or is a workbook, whatever its name: `list.txt`, or a name without an ending."""
+    if not file.is_file() or PurePath(file.name).suffix.lower() in _ARCHIVE_ENDINGS:
+        return False
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+    except OSError:
+        return False  # it is listed as not read
+    if head.startswith(b"PK"):
+        return b"xl/" in head
+    text = head.decode("utf-16" if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig", "replace")
+    return any(map(_is_header, text.strip().splitlines()[:_HEAD_LINES]))
+
+
+def _is_header(line: str) -> bool:
+    titles = _BETWEEN_TITLES.split(line)
+    return any(all(any(column_of(title, [column]) for title in titles) for column in columns[:2]) for columns in FILES.values())
+
+
 def _folded(file_name: str) -> str:
     return canonical(file_name[:_MAX_NAME]).strip().casefold()
 
@@ -203,6 +235,9 @@ def _check_of(name: str) -> TableCheck:
         for record in records:
             if _ends_before_it_begins(record.values):
                 yield mistake_at(file, record, "active_until", "is before active_from")
+        if records and _TOTAL.fullmatch(str(records[-1].values.get("organization_id"))):
+            detail = "is the last row and looks like a total; remove it; if an organization has this id, move the row up"
+            yield mistake_at(file, records[-1], "organization_id", detail)
         if name == "scopes.csv":
             yield from _half_empty_scopes(file, records)
 

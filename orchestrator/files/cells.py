@@ -9,6 +9,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 
 from orchestrator.files import number_formats
+from orchestrator.files.encodings import misread_part
 from schemas.fields import INT32_MAX, MAX_ID_LENGTH, MAX_LABEL_LENGTH, MAX_NOTES_LENGTH
 from schemas.spelling import canonical, visible
 
@@ -31,6 +32,8 @@ _ERROR_TEXT = re.compile(
     r"#(?:N/A|I/T|GETTING_DATA|(?:NULL|DIV/0|VALUE|VERDI|REF|NUM|SPILL|OVERFLYT|CALC|BEREGN|FIELD|FELT|BLOCKED|UNKNOWN|CONNECT|BUSY)!"
     r"|(?:NAME|NAVN)\?)|Err:[0-9]{3}"
 )
+# What a spreadsheet program writes for a long number. Other digits of it are lost.
+_SHORTENED = re.compile(r"[1-9](?:[.,][0-9]{1,14})?E\+[0-9]{2,3}")
 _TOO_NARROW = re.compile("#{3,}")
 
 
@@ -162,6 +165,10 @@ def identifier(cell: Cell) -> str:
         raise BadCellError("contains a line break or another control character")
     if value.startswith("="):
         raise BadCellError("is a formula in a text; write the id itself")
+    if _SHORTENED.fullmatch(value):
+        raise BadCellError(
+            "is a number that a spreadsheet program has shortened; format the column as text and write the id again"
+        )
     return _undamaged(value)
 
 
@@ -313,7 +320,13 @@ def _without_nul(value: str) -> str:
 
 
 def _undamaged(value: str) -> str:
-    """The value, unless a program has put a replacement character in place of a letter."""
+    """The value, unless a program has read a letter in a wrong encoding, or has put a replacement character in its place."""
     if "\ufffd" in value:
         raise BadCellError("contains a \ufffd: a program could not read a letter there; write the letter again")
+    misread = misread_part(value)
+    if misread is not None:
+        raise BadCellError(
+            f"contains {misread}, probably in place of a letter that a program has read in a wrong encoding; save the list as CSV UTF-8"
+            " where the letters are still right, or write them again"
+        )
     return value

@@ -7,19 +7,10 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator.files import kinds
+from orchestrator.files.encodings import UTF8_LETTER
 
 DELIMITERS = (",", ";", "\t")
 _NOTHING = " ,;\t\r\n"
-
-# Letters of UTF-8 that nobody writes in Windows-1252. There, a closing mark can follow a capital letter or an å: `BLÅ»`, `så”…`. A space that
-# does not break can stand before another symbol: `på ½ time`. Š, Ž and ™ follow a capital letter: `BOŽÍŠ`. The sign of a
-# multiplication (\xd7) can precede a number.
-_CLOSING = rb"\x84\x85\x8b\x91-\x97\x9b\xa0\xab\xad\xb4\xb7\xbb"
-_CAPITAL = rb"\x8a\x8e\x99"
-_UTF8_LETTER = re.compile(
-    rb"[\xc2\xc3][\x80-\xbf]|[\xc4-\xd6\xd8-\xdf](?![%b%b])[\x80-\xbf]|(?<![A-Z])[\xc4\xc5][%b]"
-    rb"|[\xe1-\xef](?![%b])[\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}" % (_CLOSING, _CAPITAL, _CAPITAL, _CLOSING)
-)
 
 # The first line in which Excel names the delimiter. It is not a row.
 _DECLARATION = re.compile(r'"?sep=(?P<delimiter>\\t|[^\w"\r\n])"?(?P=delimiter)*(?:\r\n|\r|\n|$)', re.IGNORECASE)
@@ -33,27 +24,30 @@ class UnreadableFileError(ValueError):
         self.line = line
 
 
-def decode(raw: bytes) -> str:
-    """The text of a file: UTF-8 with or without a byte order mark, else Windows-1252. Raises UnreadableFileError.
+UTF_8, WINDOWS_1252 = "utf-8", "windows-1252"
+
+
+def decode(raw: bytes) -> tuple[str, str]:
+    """The text of a file and its encoding: UTF-8 with or without a byte order mark, else Windows-1252. Raises UnreadableFileError.
 
     A file that has letters in both encodings is refused. If it were read as Windows-1252, the ids in UTF-8 would be others.
     """
     refusal = kinds.not_text(raw)
     if refusal is not None:
         raise UnreadableFileError(refusal)
-    encodings = ["utf-8", "windows-1252"]
+    encodings = [UTF_8, WINDOWS_1252]
     if raw.startswith(BOM_UTF8):
         raw = raw.removeprefix(BOM_UTF8)
-        encodings.remove("windows-1252")
+        encodings.remove(WINDOWS_1252)
     for encoding in encodings:
         try:
-            return raw.decode(encoding)
+            return raw.decode(encoding), encoding
         except UnicodeDecodeError as error:
             line = raw.count(b"\n", 0, error.start) + 1
-        if encoding == "utf-8" and _UTF8_LETTER.search(raw):
+        if encoding == UTF_8 and UTF8_LETTER.search(raw):
             detail = "mixes UTF-8 and Windows-1252 text, or is cut off here; correct this line and save the file as CSV UTF-8"
             raise UnreadableFileError(detail, line)
-    raise UnreadableFileError(f"is not {' nor '.join(encodings)} text", line)
+    raise UnreadableFileError(f"is not {' nor '.join(encodings)} text; save it as CSV UTF-8", line)
 
 
 def rows_of(text: str, recognized: Callable[[Sequence[str]], int]) -> tuple[str, Iterator[tuple[int, int, list[str]]]]:

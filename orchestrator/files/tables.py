@@ -14,6 +14,7 @@ from orchestrator.files import delimited
 from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, is_only_hashes, shown
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.division import Split, holds_rows, split_number
+from orchestrator.files.encodings import misread_part, unusual_letters
 from orchestrator.files.formulas import text_of_formula
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from schemas.spelling import visible
@@ -158,11 +159,13 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The rows of a file as they are read. Rows and columns count from 1. A workbook has no delimiter."""
+    """The rows of a file as they are read. Rows and columns count from 1. A workbook has no delimiter, and its
+    encoding is certain."""
 
     rows: Iterable[_Row]
     delimiter: str | None = None
     remarks: Sequence[str] = ()
+    encoding: str = delimited.UTF_8
     hidden_rows: frozenset[int] = frozenset()
     hidden_columns: frozenset[int] = frozenset()
 
@@ -185,6 +188,7 @@ class _Doubts:
     whole_rows: list[int] = field(default_factory=list)
     split_numbers: list[int] = field(default_factory=list)
     hashes: list[int] = field(default_factory=list)
+    misread: list[int] = field(default_factory=list)
 
 
 def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
@@ -194,8 +198,10 @@ def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
     def recognized(titles: Sequence[str]) -> int:
         return sum(_normal(text_of_formula(title)) in known for title in titles)
 
-    delimiter, rows = delimited.rows_of(delimited.decode(raw), recognized)
-    return _Source((_Row(number, line, [text_of_formula(each) for each in texts]) for number, line, texts in rows), delimiter)
+    text, encoding = delimited.decode(raw)
+    delimiter, divided = delimited.rows_of(text, recognized)
+    rows = (_Row(number, line, [text_of_formula(each) for each in texts]) for number, line, texts in divided)
+    return _Source(rows, delimiter, encoding=encoding)
 
 
 def _workbook(name: str, raw: bytes) -> _Source:
@@ -209,7 +215,7 @@ def _workbook(name: str, raw: bytes) -> _Source:
     if sheet.hidden_sheets:
         remarks.append(f"{name}: hidden sheets are not read: {', '.join(sheet.hidden_sheets)}")
     rows = (_Row(number, None, cells) for number, cells in sheet.rows())
-    return _Source(rows, None, remarks, sheet.hidden_rows, sheet.hidden_columns)
+    return _Source(rows, None, remarks, hidden_rows=sheet.hidden_rows, hidden_columns=sheet.hidden_columns)
 
 
 def _normal(title: str) -> str:
@@ -343,13 +349,20 @@ def _record(
             if column.is_duration and delimiter == ",":
                 _refuse_split_number(row, position, doubts)
             values[column.name] = column.parse(cell)
-            if column.is_private and delimiter is not None and is_only_hashes(cell):
-                doubts.hashes.append(row.number)
+            if column.is_private and isinstance(cell, str):
+                _doubt_notes(row, cell, delimiter, doubts)
         except BadCellError as error:
             seen = None if column.is_private else excerpt(shown(cell))
             code = error.code or column.code
             mistakes.append(FileMistake(name, str(error), row.number, row.line, titles[position], seen, code=code))
     return TableRow(row.number, row.line, values)
+
+
+def _doubt_notes(row: _Row, notes: str, delimiter: str | None, doubts: _Doubts) -> None:
+    if delimiter is not None and is_only_hashes(notes):
+        doubts.hashes.append(row.number)
+    if misread_part(notes) is not None:
+        doubts.misread.append(row.number)
 
 
 def _refuse_split_number(row: _Row, position: int, doubts: _Doubts) -> None:
@@ -404,6 +417,11 @@ def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Tabl
         )
         subject, verbs = ("column", "has no title and is") if len(untitled) == 1 else ("columns", "have no title and are")
         yield f"{name}: {subject} {letters} {verbs} not read"
+    if source.encoding == delimited.WINDOWS_1252 and (unusual := unusual_letters(_names(header, records))):
+        yield (
+            f"{name}: is not UTF-8, so it was read as Windows-1252, in which ids and names have {' '.join(unusual)};"
+            " if these are wrong, save it as CSV UTF-8"
+        )
     hidden = [record.row for record in records if record.row in source.hidden_rows]
     if hidden:
         verb = "row is" if len(hidden) == 1 else "rows are"
@@ -417,10 +435,21 @@ def _remarks(name: str, header: _Header, source: _Source, records: Sequence[Tabl
         yield f"{name}: these columns are hidden in the sheet, but read: {', '.join(columns)}"
 
 
+def _names(header: _Header, records: Sequence[TableRow]) -> Iterator[str]:
+    """The ids and names in the records."""
+    columns = [column.name for column in header.found if column is not None and not column.is_private]
+    for record in records:
+        yield from (value for column in columns if isinstance(value := record.values.get(column), str))
+
+
 def _remarks_on(name: str, doubts: _Doubts) -> Iterator[str]:
     for rows, remark in (
         (doubts.whole_rows, "a cell of several lines was read as one text; if rows are missing, look for a missing quote"),
         (doubts.split_numbers, "a duration before hours was read as minutes; if a decimal comma has split it, put it in quotes"),
+        (
+            doubts.misread,
+            "the notes seem to have symbols in place of letters; if so, save the list as CSV UTF-8 where the letters are right",
+        ),
         (doubts.hashes, "the notes are only #; if the column was too narrow, widen it and save the file again"),
     ):
         if rows:

@@ -717,6 +717,7 @@ def test_an_incomplete_scope_beside_unreadable_cells_is_named_as_well(tmp_path: 
         ("gammel.csv.zip", False),
         ("backup.xlsx.lnk", False),
         ("liste.tab", True),
+        ("liste.gsheet", True),
         ("report.pdf", False),
     ],
 )
@@ -729,6 +730,62 @@ def test_a_file_name_with_a_word_or_the_ending_of_a_table_is_probably_a_table(tm
     with pytest.raises(BadFileError, match="is none of organizations") as refusal:
         read_directory(tmp_path)
     assert [mistake.file for mistake in refusal.value.mistakes] == [name]
+
+
+@pytest.mark.parametrize("name", ["liste.txt", "liste", "omfang.dat"])
+@pytest.mark.parametrize("before", ["", "sep=;\n", "Eksport 1. mai\n\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_with_the_header_of_a_table_is_probably_a_table(tmp_path: Path, name: str, before: str, encoding: str) -> None:
+    (tmp_path / "mentors.csv").write_text(MENTORS)
+    (tmp_path / name).write_text(before + SCOPES.replace(",", ";"), encoding=encoding)
+    with pytest.raises(BadFileError, match="is none of organizations") as refusal:
+        read_directory(tmp_path)
+    assert [mistake.file for mistake in refusal.value.mistakes] == [name]
+
+
+def test_a_workbook_without_an_ending_is_probably_a_table_and_other_files_are_not(tmp_path: Path) -> None:
+    (tmp_path / "mentors.csv").write_text(MENTORS)
+    (tmp_path / "LES MEG.txt").write_text(
+        "Filene har en rad per person.\nI scopes.csv: organization_id, coordinator_id, chapter_id\n"
+    )
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(9))
+    (tmp_path / "bilder.zip").write_bytes(b"PK\x03\x04 xl/")
+    (tmp_path / "referat.docx").write_bytes(b"PK\x03\x04 word/document.xml")
+    assert read_directory(tmp_path)[1] == [f"{tmp_path.name}: not read: LES MEG.txt, bilder.zip, logo.png, referat.docx"]
+    Workbook().save(tmp_path / "liste")
+    (tmp_path / "gruppe.numbers").mkdir()
+    with pytest.raises(BadFileError, match="is none of organizations") as refusal:
+        read_directory(tmp_path)
+    assert [mistake.file for mistake in refusal.value.mistakes] == ["gruppe.numbers", "liste"]
+
+
+@pytest.mark.parametrize(
+    ("name", "footer"),
+    [
+        ("chapters", "Sum:;1;1"),
+        ("chapters", "Totalt 12;1;1"),
+        ("scopes", "SUM;;"),
+        ("scopes", "Antall: 3;c-1;east"),
+        ("organizations", "I alt;;"),
+        ("activity_types", "Sum;12;Antall"),
+    ],
+)
+def test_a_total_below_a_table_is_a_mistake_and_an_organization_of_that_name_is_not(
+    tmp_path: Path, name: str, footer: str
+) -> None:
+    rows = {
+        "chapters": "organization_id;chapter_id;name\na;east;East",
+        "scopes": SCOPES.replace(",", ";").strip(),
+        "organizations": "organization_id;name;time_zone\na;A;",
+        "activity_types": "organization_id;activity_type;name\na;visit;Visit",
+    }[name]
+    file = tmp_path / f"{name}.csv"
+    file.write_text(f"{rows}\n;\n{footer}\n")
+    with pytest.raises(BadFileError, match=r"column organization_id.*looks like a total"):
+        read_directory(tmp_path)
+    header, *others = rows.splitlines()
+    file.write_text("\n".join([header, footer, *others]))
+    assert read_directory(tmp_path)[0]
 
 
 @pytest.mark.parametrize("name", ["activity types.csv", "Activity-Types.csv", "activity - types.tsv", " activity_types.csv"])

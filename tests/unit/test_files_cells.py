@@ -95,7 +95,10 @@ def test_a_value_that_only_a_rule_forbids_is_accepted_here() -> None:
     assert cells.calendar_date("2999-12-31") == date(2999, 12, 31)
 
 
-@pytest.mark.parametrize(("cell", "meant"), [("mentor-1", "mentor-1"), (482, "482"), (482.0, "482"), (" x ", "x")])
+@pytest.mark.parametrize(
+    ("cell", "meant"),
+    [("mentor-1", "mentor-1"), (482, "482"), (482.0, "482"), (" x ", "x"), ("1E5", "1E5"), ("12E+05", "12E+05")],
+)
 def test_an_id_is_what_a_person_sees(cell: Cell, meant: str) -> None:
     assert cells.identifier(cell) == meant
 
@@ -108,6 +111,10 @@ def test_an_id_is_what_a_person_sees(cell: Cell, meant: str) -> None:
         ("a\0b", "NUL"),
         (datetime(2026, 12, 3), "has changed into a date"),  # noqa: DTZ001
         (FormulaError("#REF!"), "error of a formula"),
+        ("1E+05", "has shortened"),
+        ("1,23457E+11", "has shortened"),
+        ("1.23457E+11", "has shortened"),
+        ("k†re", "read in a wrong encoding"),
     ],
 )
 def test_a_value_that_is_no_id_is_refused_with_the_reason(cell: Cell, reason: str) -> None:

@@ -73,7 +73,8 @@ def test_a_file_with_only_delimiters_has_no_rows(text: str) -> None:
 
 
 def test_the_encoding_is_the_first_that_fits() -> None:
-    assert decode("på".encode()) == decode("på".encode("utf-8-sig")) == decode("på".encode("windows-1252")) == "på"
+    assert decode("på".encode()) == decode("på".encode("utf-8-sig")) == ("på", "utf-8")
+    assert decode("på".encode("windows-1252")) == ("på", "windows-1252")
     for raw, line in ((b"a\n\n\x81", 3), (b"\x81", 1), (b"\xef\xbb\xbfa\n\xe5", 2), (b"\xef\xbb\xbf\n\n\xe5\n", 3)):
         with pytest.raises(UnreadableFileError) as refusal:
             decode(raw)

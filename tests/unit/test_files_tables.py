@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
+from orchestrator.files.encodings import misread_part
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.registrations import COLUMNS, read_registrations
 from schemas.spelling import canonical
@@ -86,7 +87,7 @@ def _is_told_apart(text: str) -> bool:
 
 def _is_an_id(text: str) -> bool:
     """Whether this is no formula, no error and no lost letter."""
-    return re.fullmatch("#{3,}|=.*|.*\ufffd.*|", text) is None
+    return re.fullmatch("#{3,}|=.*|.*\ufffd.*|", text) is None and misread_part(text) is None
 
 
 @given(st.data())
