@@ -31,10 +31,11 @@ def change(call: Call) -> Reply:
     actor, body = call.actor(), read(PeriodClosing, call.json())
     request = PeriodRequest(body.closed_through, body.reason)
     given = call.idempotency("period", request.closed_through, request.reason)
+    idempotency = given or key_of_our_own()
     saved = call.service.database.change_periods(
         actor.organization_id,
         lambda repository, store: periods.change_period(
-            repository, store, actor, request, given or key_of_our_own(), versions=seen_edits(call)
+            repository, store, actor, request, idempotency, versions=seen_edits(call)
         ),
     )
     call.service.wake_relays()

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from api.endpoints.calls import Call, Reply, key_of_our_own
+from api.endpoints.calls import Call, Reply, key_of_our_own, replayed
 from api.http import cursors
 from api.http.etag import content_etag, edit_versions, none_matches, version_etag
 from orchestrator.batches import templates
@@ -44,14 +44,15 @@ def create(call: Call) -> Reply:
     actor, request = call.actor(), read_template(NewTemplate, call.json(), max_items=call.service.settings.max_items)
     new = _new(actor, request)
     given = call.idempotency("template", new.coordinator_id, new.values)
+    idempotency = given or key_of_our_own()
     saved = call.service.database.change_templates(
         actor.organization_id,
-        lambda repository, store: templates.create_template(repository, store, actor, new, given or key_of_our_own()),
+        lambda repository, store: templates.create_template(repository, store, actor, new, idempotency),
     )
     headers = {
         "Location": f"{API_ROOT}/templates/{saved.template.template_id}",
         "ETag": version_etag(saved.template.version),
-        **({"Idempotent-Replayed": "true"} if saved.replayed else {}),
+        **replayed(saved.replayed and given is not None),
     }
     return Reply(201, _shown(saved.template), headers)
 

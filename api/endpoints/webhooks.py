@@ -43,9 +43,10 @@ def create(call: Call) -> Reply:
     events = tuple(dict.fromkeys(request.events))
     new = NewWebhook(new_batch_id(), request.url, events, sealer.seal(new_secret()))
     given = call.idempotency("webhook", request.url, sorted(events))
+    idempotency = given or key_of_our_own()
     saved = call.service.database.change_webhooks(
         actor.organization_id,
-        lambda repository, store: operations.create_webhook(repository, store, actor, new, given or key_of_our_own()),
+        lambda repository, store: operations.create_webhook(repository, store, actor, new, idempotency),
     )
     headers = {"Location": f"{WEBHOOKS_PATH}/{saved.webhook.webhook_id}", **replayed(saved.replayed and given is not None)}
     return Reply(201, _with_secret(saved.webhook, sealer), headers)
@@ -62,9 +63,10 @@ def get(call: Call) -> Reply:
 
 def delete(call: Call) -> Reply:
     """`DELETE /webhooks/{webhook_id}`: 204; the webhook and its deliveries no longer exist."""
-    webhook_id, actor = call.webhook_id(), call.actor()
+    webhook_id, actor, idempotency = call.webhook_id(), call.actor(), key_of_our_own()
     call.service.database.change_webhooks(
-        actor.organization_id, lambda _, store: operations.delete_webhook(store, actor, webhook_id)
+        actor.organization_id,
+        lambda repository, store: operations.delete_webhook(repository, store, actor, webhook_id, idempotency),
     )
     return Reply(204)
 

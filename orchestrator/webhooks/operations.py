@@ -91,11 +91,17 @@ def create_webhook(
     return SavedWebhook(get_webhook(store, actor, new.webhook_id))
 
 
-def delete_webhook(store: WebhookStore, actor: Actor, webhook_id: UUID) -> None:
-    """Removes a webhook and its deliveries. Raises ForbiddenError, NotFoundError."""
+def delete_webhook(
+    repository: ActivityRepository, store: WebhookStore, actor: Actor, webhook_id: UUID, idempotency: Idempotency
+) -> None:
+    """Removes a webhook and its deliveries. A repetition does nothing. Raises ForbiddenError, NotFoundError."""
+    _may_change(actor)
+    if earlier_result(repository, actor, idempotency, webhook_id) is not None:
+        return
     _changed(store, actor, webhook_id)
     _note(store, actor, webhook_id, WebhookChange.DELETED)
     store.remove(webhook_id)
+    repository.store_result(actor, idempotency, {})
 
 
 def rotate_secret(

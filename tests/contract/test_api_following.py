@@ -18,18 +18,21 @@ from sqlalchemy import Engine, text
 
 from api.access.tickets import ticket_key
 from api.endpoints import batches, events
+from api.load import watching as followers
 from api.load.database import Database
 from api.load.recent import RecentlyShown
 from api.load.watching import Watch
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from schemas.api.batches import BatchEvent, TicketResponse
 from schemas.envelope import Topic
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
+from tests.support.log_lines import logged
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.upstream import in_parts, submitted, upstream_item
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 
 # Far longer than a test waits, so a client that is woken in time was woken by the announcement.
 LITTLE_ROOM = 20
@@ -165,6 +168,34 @@ def test_a_long_poll_that_continues_a_get_reads_the_batch_only_if_it_has_changed
     monkeypatch.setattr(Database, "look", note_read)
     answer = coordinator.get(url, params={"wait": "1s"}, headers={"If-None-Match": tag})
     assert (answer.status_code, waits_before_reads) == ((200, [0]) if is_changed else (304, [1]))
+
+
+def test_a_long_poll_does_not_rely_on_what_was_shown_while_nothing_is_heard(
+    coordinator: httpx.Client,
+    pipeline: Pipeline,
+    owner: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(followers, "_RECONNECT_AFTER_S", HELD_S)
+    waits: list[float] = []
+    wait = Watch.wait
+
+    async def note_wait(watch: Watch, timeout_s: float) -> bool:
+        waits.append(timeout_s)
+        return await wait(watch, timeout_s)
+
+    monkeypatch.setattr(Watch, "wait", note_wait)
+    batch_id = pipeline.submit(mentors(1))
+    eventually(lambda: listening(owner))
+    url = f"{API_PATH}/{batch_id}"
+    tag = coordinator.get(url).headers["ETag"]
+    with owner.begin() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid, 60000) {LISTENERS}"))
+    eventually(lambda: logged(caplog, Action.LISTENER_LOST))
+    coordinator.put(url, json={"label": "nobody hears of it"})
+    answer = coordinator.get(url, params={"wait": "20s"}, headers={"If-None-Match": tag})
+    assert (answer.status_code, waits) == (200, []), "the batch has changed, and nobody will announce it"
 
 
 def test_a_long_poll_gathers_progress_until_the_end(

@@ -21,10 +21,10 @@ from schemas.paths import API_PATH, RECEIPTS_PATH
 from tests.support.api_server import KEY as TOKEN_KEY
 from tests.support.api_server import ApiServer, running_api
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
-from tests.support.receipts import KEY, ORIGIN, append_and_sign
+from tests.support.receipts import KEY, ORIGIN, append, append_and_sign
 from tests.support.revoking import revoke
 
-FORMER = str(SigningKey(ORIGIN, b"\x08" * 32).verifier)
+FORMER = sorted(str(SigningKey(ORIGIN, secret * 32).verifier) for secret in (b"\x08", b"\x09", b"\x0a"))
 
 
 @pytest.fixture
@@ -83,6 +83,8 @@ def test_a_receipt_waits_for_the_batch_and_its_checkpoint(pipeline: Pipeline, au
     # A revocation is not in the checkpoint yet.
     revoke(pipeline, batch_id)
     assert code(auditor.get(url)) == (409, "receipt_not_ready")
+    append(pipeline.engine)
+    assert code(auditor.get(url)) == (409, "receipt_not_ready")
     append_and_sign(pipeline.engine)
     assert len(auditor.get(url).json()["items"]) == 4
 
@@ -128,13 +130,14 @@ def test_two_checkpoints_are_proved_to_be_of_one_log(pipeline: Pipeline, auditor
 def test_former_keys_stay_listed_after_the_present_one(pipeline: Pipeline, engine: Engine, auditor: httpx.Client) -> None:
     assert auditor.get(f"{RECEIPTS_PATH}/keys").json() == {"keys": []}
     with engine.begin() as connection:
-        # Its successor was signed with by a machine whose clock is behind.
+        # Their successor was signed with by a machine whose clock is behind.
         insert = "INSERT INTO orchestrator.receipt_key VALUES (:key, now() + interval '1 hour')"
-        connection.execute(text(insert), {"key": FORMER})
+        for key in reversed(FORMER):
+            connection.execute(text(insert), {"key": key})
     pipeline.submit(mentors(1))
     pipeline.drain()
     append_and_sign(engine)
-    listed = [{"key": str(KEY.verifier), "current": True}, {"key": FORMER, "current": False}]
+    listed = [{"key": str(KEY.verifier), "current": True}, *({"key": key, "current": False} for key in FORMER)]
     assert auditor.get(f"{RECEIPTS_PATH}/keys").json() == {"keys": listed}
 
 

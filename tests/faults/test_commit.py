@@ -14,19 +14,20 @@ from sqlalchemy import Connection, Engine, text
 from api.load.admission import Admission
 from consumers.registration import RegistrationHandler
 from orchestrator.batches import operations
-from orchestrator.batches.model import RetryRequest
+from orchestrator.batches.model import RetryRequest, Role
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.port import Candidate, Decision
 from orchestrator.storage import database
 from producers.producer import EventProducer
 from schemas.envelope import Topic
-from schemas.paths import API_PATH
+from schemas.ids import DerivedIds
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, WEBHOOKS_PATH
 from tests.faults.proxy import Lost, PostgresProxy
 from tests.faults.roles import assert_exactly_once, expanded, fold, registration_role, running_role
 from tests.support.api_server import KEY, running_api
 from tests.support.kafka import committed_offsets, reading
-from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
+from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 from tests.support.waiting import eventually
 
 ITEMS = 20
@@ -109,6 +110,62 @@ def test_row_1_a_retry_without_a_key_returns_what_it_began(proxied: Settings, pr
     assert (answer.status_code, answer.json()["retried"]) == (202, 2)
     assert "Idempotent-Replayed" not in answer.headers
     assert [one.attempt for one in pipeline.status(batch_id).items] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("one", [False, True], ids=["batch", "activity"])
+def test_row_1_an_undo_without_a_key_returns_what_it_took_back(
+    proxied: Settings, proxy: PostgresProxy, pipeline: Pipeline, one: bool
+) -> None:
+    """The transaction is run again and finds the activities revoked. That is the same request, and not a repetition."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    path = f"{ACTIVITIES_PATH}/{DerivedIds(batch_id).activity_id(0)}" if one else f"{API_PATH}/{batch_id}"
+    with running_api(proxied.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api, api.client() as client:
+        proxy.lose_next(Lost.ANSWER)
+        answer = client.post(f"{path}/revoke", json={"reason": "a mistake"})
+    assert proxy.losses == 1
+    assert (answer.status_code, answer.json()["revoked"], answer.json()["already_revoked"]) == (200, 1 if one else 2, 0)
+    assert "Idempotent-Replayed" not in answer.headers
+
+
+def test_row_1_a_change_without_a_key_is_made_once_and_is_no_repetition(
+    proxied: Settings, proxy: PostgresProxy, pipeline: Pipeline
+) -> None:
+    """The second run finds what the first one did: a webhook with the same id, no webhook, another version than the expected one."""
+    webhook = {"url": "https://receiver.example.org/", "events": ["BatchCompleted"]}
+    template = {
+        "coordinator_id": COORDINATOR,
+        "name": "Visits",
+        "mentor_ids": ["mentor-1"],
+        "activity_type": "visit",
+        "duration_minutes": 60,
+    }
+    api_settings = proxied.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})
+    answers = []
+    with running_api(api_settings) as api, api.client(Role.ADMIN, sub="boss") as client:
+
+        def send(method: str, path: str, body: object = None, if_match: str = "") -> httpx.Response:
+            proxy.lose_next(Lost.ANSWER)
+            answers.append(client.request(method, path, json=body, headers={"If-Match": if_match} if if_match else {}))
+            return answers[-1]
+
+        at_webhook = f"{WEBHOOKS_PATH}/{send('POST', WEBHOOKS_PATH, webhook).json()['webhook_id']}"
+        send("POST", f"{at_webhook}/rotate-secret")
+        assert len(client.get(WEBHOOKS_PATH).json()["data"]) == 1
+        send("DELETE", at_webhook)
+        send("POST", f"{API_ROOT}/templates", template)
+        assert len(client.get(f"{API_ROOT}/templates").json()["data"]) == 1
+        tag = client.get(CLOSED_PERIOD_PATH).headers["ETag"]
+        send("PUT", CLOSED_PERIOD_PATH, {"closed_through": "2026-01-31", "reason": "the year has begun"}, if_match=tag)
+        assert len(client.get(CLOSED_PERIOD_PATH).json()["history"]) == 1
+    assert proxy.losses == len(answers)
+    assert [(each.status_code, "Idempotent-Replayed" in each.headers) for each in answers] == [
+        (201, False),
+        (200, False),
+        (204, False),
+        (201, False),
+        (200, False),
+    ]
 
 
 class TerminatedOnce(InProcessRegistrationService):

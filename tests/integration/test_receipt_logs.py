@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner, Result
 
@@ -30,7 +30,15 @@ from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.leaf import person_hash
 from orchestrator.receipts.merkle import root
 from orchestrator.storage.blame import sqlstate
-from orchestrator.storage.receipt_appending import _TURN_LOCK, audit_writers, behind_s, forget_person, take_turn
+from orchestrator.storage.receipt_appending import (
+    _TURN_LOCK,
+    append_rows,
+    audit_writers,
+    behind_s,
+    forget_person,
+    position,
+    take_turn,
+)
 from orchestrator.storage.receipt_checkpoints import (
     LogAgreesError,
     PublishedState,
@@ -316,6 +324,27 @@ def test_the_log_is_behind_since_the_oldest_row_that_it_does_not_have(
     unsigned.turn()
     with engine.begin() as connection:
         assert behind_s(connection) == 0
+
+
+def test_rows_are_appended_in_the_order_of_their_ids_wherever_they_lie(
+    pipeline: Pipeline, settings: Settings, engine: Engine
+) -> None:
+    pipeline.submit(mentors(5))
+    pipeline.drain()
+    with as_owner(settings) as connection:
+        # A changed row lies behind all others.
+        for mentor in (4, 2, 5, 1, 3):
+            connection.execute(
+                text("UPDATE registration.audit SET at = at WHERE attributed_to = :mentor"), {"mentor": f"mentor-{mentor}"}
+            )
+    for _ in range(3):
+        with engine.begin() as connection:
+            without_indexes(connection)
+            begun = position(connection)
+            append_rows(connection, begun, begun.newest, name=ORIGIN, max_rows=2)
+    with engine.begin() as connection:
+        audited = connection.execute(text("SELECT activity_id::text FROM registration.audit ORDER BY audit_id")).scalars().all()
+    assert [leaf["activity_id"] for leaf in leaves(engine)] == audited
 
 
 def test_an_old_row_whose_activity_was_removed_is_named_and_stops_nobody(
@@ -766,6 +795,33 @@ def test_a_running_notary_keeps_up_and_stops(pipeline: Pipeline, settings: Setti
     eventually(lambda: running.health.check(max_loop_age_s=30).ok)
     running.stop()
     thread.join()
+
+
+def test_a_running_notary_outlives_its_session(
+    pipeline: Pipeline, settings: Settings, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut: list[int] = []
+
+    def cut_first(connection: Connection, *_: object) -> None:
+        if not cut:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            cut.append(driver.info.backend_pid)
+            with pipeline.engine.begin() as beside:
+                beside.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": cut[0]})
+
+    own = create_engine(settings.worker_url)
+    event.listen(own, "before_cursor_execute", cut_first)
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    running = Notary(settings.model_copy(update={"notary_poll_ms": 10}), own)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    eventually(lambda: len(leaves(engine)) == 1)
+    running.stop()
+    thread.join()
+    own.dispose()
+    assert len(logged(caplog, Action.NOTARY_FAILED)) == 1
 
 
 def test_a_notary_without_a_broker_appends_and_signs_nothing(

@@ -43,9 +43,14 @@ def notary(settings: Settings, engine: Engine, **named: Any) -> Notary:
     return Notary(signing(settings), engine, **named)
 
 
+def append(engine: Engine) -> None:
+    """Does what a notary does that can't sign."""
+    Appender(engine, name=ORIGIN, stopping=threading.Event(), passed=lambda _: None).append()
+
+
 def append_and_sign(engine: Engine) -> None:
     """Does what a notary does, without the topic."""
-    Appender(engine, name=ORIGIN, stopping=threading.Event(), passed=lambda _: None).append()
+    append(engine)
     announce_key(engine)
     Signer(engine, KEY, passed=lambda _: None).sign_due()
 

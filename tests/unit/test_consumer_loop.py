@@ -521,6 +521,23 @@ def test_offsets_wait_for_the_events_of_their_own_micro_batch(loop: Loop) -> Non
     assert loop.commits[1:] == [{1: 7}]
 
 
+def test_a_loop_that_stops_looks_for_acknowledgements_until_they_have_come(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.work.is_acknowledged = False
+    loop.turn(record(0, 5))
+    more = 3
+
+    def look() -> Processed:
+        nonlocal more
+        more -= 1
+        if not more:
+            loop.work.acknowledge(0)
+        return Processed((), Pending(0, []))
+
+    monkeypatch.setattr(loop.work, "look_for_acknowledgements", look)
+    loop.loop._drain()
+    assert (loop.commits, more) == ([{0: 6}], 0)
+
+
 def test_nothing_more_is_begun_while_too_much_is_outstanding(loop: Loop) -> None:
     loop.work.is_acknowledged = False
     loop.turn(record(0, 5))

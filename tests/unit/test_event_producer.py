@@ -172,6 +172,41 @@ def test_the_outcome_of_an_event_that_is_sent_alone(
     assert len(alone_clients) == 1, "all events that are sent alone must share one client"
 
 
+@pytest.mark.parametrize(
+    ("name", "is_permanent"),
+    [
+        # The event itself is refused: too large for the topic or for a batch, without a time that it takes, or against a rule for records.
+        ("MSG_SIZE_TOO_LARGE", True),
+        ("RECORD_LIST_TOO_LARGE", True),
+        ("INVALID_MSG_SIZE", True),
+        ("INVALID_TIMESTAMP", True),
+        ("INVALID_RECORD", True),
+        ("POLICY_VIOLATION", True),
+        ("UNSUPPORTED_FOR_MESSAGE_FORMAT", True),
+        # An operator can change these.
+        ("TOPIC_AUTHORIZATION_FAILED", False),
+        ("UNKNOWN_TOPIC_OR_PART", False),
+        ("NOT_ENOUGH_REPLICAS", False),
+        ("INVALID_MSG", False),
+    ],
+)
+def test_only_an_event_that_the_broker_would_refuse_again_is_given_up(
+    producer: FakedProducer, client: Client, name: str, is_permanent: bool
+) -> None:
+    refusal = KafkaError(getattr(KafkaError, name))
+    client.outcome = lambda _: TOO_LARGE
+    producer.send(events(b"x"))
+    producer.poll(1.0)
+    alone = producer.clients[1]
+    client.outcome = alone.outcome = lambda _: refusal
+    delivery = producer.send(events(b"a"))
+    producer.poll(1.0)
+    assert delivery.failed == {0: Trouble(str(refusal), is_permanent)}
+    assert (b"a" in alone.values) == is_permanent, (
+        "what others may have caused is sent alone, to see whether this event is to blame"
+    )
+
+
 def test_an_event_that_does_not_fit_or_is_refused_alone(producer: FakedProducer, client: Client) -> None:
     client.outcome = lambda _: TOO_LARGE
     producer.send(events(b"x"))

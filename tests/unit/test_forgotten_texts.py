@@ -60,6 +60,7 @@ NUMBERS = ForgottenPeople(
         # Quantities and amounts.
         *((kept, kept) for kept in ("90 min", "90min", "90 minutter", "12 %", "1 482 kr", "kr 482", "€90", "12\N{NO-BREAK SPACE}km")),
         *((kept, kept) for kept in ("12 482,90 kr", "2 h", "tlf 90 12 34 56")),
+        *((f"12 {unit}", f"12 {unit}") for unit in ("cm", "km", "mil", "kg", "dl", "sider", "pages", "barn", "uker", "måneder", "ganger")),
         # Dates and times.
         *((kept, kept) for kept in ("2026-12-12", "12.12.2026", "12/12", "12 March 2026", "March 2026", "12. mars", "December 12, 2026")),
         *((kept, kept) for kept in ("12.mars", "12 og 13. mars", "12. mai", "12 may 2026", "uke 12", "kl 12", "Q1 2026", "2025/2026")),

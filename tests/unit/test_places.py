@@ -73,7 +73,9 @@ def test_pauses_restart_after_a_place_has_worked() -> None:
 def test_places_do_not_affect_each_other() -> None:
     known = Places()
     known.failed("batches/0", 0.0, "why")
+    assert in_trouble() == 1
     known.failed("batches/1", 0.0, "why")
+    assert in_trouble() == 2
     known.works("batches/1")
     known.works("batches/2")
     assert [known.is_failing(f"batches/{number}") for number in range(3)] == [True, False, False]
