@@ -12,7 +12,8 @@ import psycopg2
 from tests.chaos.cluster import Cluster
 from tests.chaos.judge import Finding, Rule
 from tests.support.pipeline import ORGANIZATION
-from tests.support.product import BULKREG, COMMAND_WITHIN_S
+from tests.support.prepared import prepared_bulkreg
+from tests.support.product import COMMAND_WITHIN_S
 
 CHECKED = 3
 
@@ -102,7 +103,7 @@ def receipt_findings(receipts: Sequence[Receipt]) -> Iterator[Finding]:
 def verified(content: bytes, keys: Sequence[str], file: Path) -> Mapping[str, Any]:
     """What `bulkreg receipts verify --json` says of a receipt in a file of its own."""
     file.write_bytes(content)
-    command = [*BULKREG, "receipts", "verify", str(file), "--json", *(part for key in keys for part in ("--key", key))]
+    command = [*prepared_bulkreg(), "receipts", "verify", str(file), "--json", *(part for key in keys for part in ("--key", key))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_WITHIN_S, check=False)
     try:
         document: dict[str, Any] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""`bulkreg` as its users run it: each command is a process, on a running product."""
+"""`bulkreg` as its users run it: each command is a process, on a running product. Most of them find their modules loaded (`prepared.py`)."""
 
 import json
 import os
@@ -21,7 +21,8 @@ import pytest
 from confluent_kafka import Producer
 
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
-from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
+from tests.support.prepared import BULKREG, prepared_bulkreg
+from tests.support.product import COMMAND_WITHIN_S, Product, running_product
 from tests.support.waiting import PATIENCE_S, eventually
 
 SMALL = Path(__file__).parents[1] / "data" / "small"
@@ -44,7 +45,7 @@ def bulkreg(*arguments: object, home: Path | None = None, environment: Mapping[s
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BULKREG_")}
     home_option = () if home is None else ("--home", str(home))
     return subprocess.run(
-        [*BULKREG, *map(str, arguments), *home_option],
+        [*prepared_bulkreg(), *map(str, arguments), *home_option],
         env={**inherited, **(environment or {})},
         input=given,
         capture_output=True,

@@ -16,7 +16,8 @@ import pytest
 
 from orchestrator.process.settings import Settings
 from tests.faults.roles import shorten_session
-from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
+from tests.support.prepared import BULKREG
+from tests.support.product import COMMAND_WITHIN_S, Product, running_product
 from tests.support.waiting import eventually
 
 DATA = Path(__file__).parents[1] / "data"

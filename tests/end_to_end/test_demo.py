@@ -20,7 +20,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.product import BULKREG, Product
+from tests.support.prepared import BULKREG
+from tests.support.product import Product
 from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]

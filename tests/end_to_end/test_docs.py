@@ -22,7 +22,8 @@ import pytest
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.kafka import reading
-from tests.support.product import BULKREG, COMMAND_WITHIN_S, Product, running_product
+from tests.support.prepared import prepared_bulkreg
+from tests.support.product import COMMAND_WITHIN_S, Product, running_product
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,10 @@ def environment(product: Product, tmp_path: Path) -> Mapping[str, str]:
     """Environment in which `bulkreg` is a program, and curl prints the status of each response on standard error."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, command in (("bulkreg", shlex.join(BULKREG)), ("curl", f"{curl()} -w '%{{stderr}}status %{{http_code}}\\n'")):
+    for name, command in (
+        ("bulkreg", shlex.join(prepared_bulkreg())),
+        ("curl", f"{curl()} -w '%{{stderr}}status %{{http_code}}\\n'"),
+    ):
         (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (programs / name).chmod(0o755)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BULKREG_")}
@@ -59,7 +63,7 @@ def environment(product: Product, tmp_path: Path) -> Mapping[str, str]:
 
 def curl() -> str:
     """curl or, where it is missing, a replacement. A fresh machine need not have curl."""
-    return shutil.which("curl") or shlex.join([BULKREG[0], "-m", "tests.support.curl"])
+    return shutil.which("curl") or shlex.join([sys.executable, "-m", "tests.support.curl"])
 
 
 # Dates that the product prints and the page does not.

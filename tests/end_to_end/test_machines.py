@@ -10,7 +10,8 @@ import psycopg2
 
 from compose.embedded.infrastructure import Infrastructure
 from tests.integration.test_poolers import SHELL
-from tests.support.product import BULKREG, UP_WITHIN_S
+from tests.support.prepared import BULKREG
+from tests.support.product import UP_WITHIN_S
 from tests.support.waiting import PATIENCE_S
 
 EXAMPLE = Path(__file__).parents[2] / "compose" / "embedded" / "example"

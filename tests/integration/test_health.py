@@ -20,7 +20,7 @@ from schemas.api.health import HealthResponse
 from schemas.envelope import Topic
 from tests.support.no_tls import NO_TLS
 from tests.support.ports import free_port
-from tests.support.product import BULKREG
+from tests.support.prepared import BULKREG
 from tests.support.waiting import PATIENCE_S, eventually
 
 

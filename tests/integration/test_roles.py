@@ -15,8 +15,8 @@ from orchestrator.process.settings import Settings
 from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.ports import free_port
+from tests.support.prepared import BULKREG
 from tests.support.process import environment
-from tests.support.product import BULKREG
 from tests.support.waiting import PATIENCE_S, eventually
 
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bulkreg relay' AND wait_event_type = 'Lock'")

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import httpx
 
 from tests.support.no_tls import NO_TLS
+from tests.support.prepared import BULKREG, prepared_bulkreg
 from tests.support.waiting import PATIENCE_S
 
 UP_WITHIN_S = 300
 COMMAND_WITHIN_S = 400
-BULKREG = [sys.executable, "-m", "cli"]
 
 
 class Product:
@@ -35,7 +34,7 @@ class Product:
     def bulkreg(self, *arguments: str, code: int | None = 0, within_s: float = COMMAND_WITHIN_S) -> str:
         """Runs a command on this home and returns its standard output. Fails on another exit code than the expected one (None: any)."""
         done = subprocess.run(
-            [*BULKREG, *arguments, "--home", str(self.home)],
+            [*prepared_bulkreg(), *arguments, "--home", str(self.home)],
             capture_output=True,
             text=True,
             timeout=within_s,
