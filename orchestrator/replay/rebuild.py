@@ -90,7 +90,8 @@ class Replay:
                 envelope = open_envelope(record.headers, record.value)
                 for table, row in _rows(record, envelope, self._only, self._people):
                     rows.setdefault(table, []).append(copy_line(row))
-            except (UnreadableError, ValidationError):
+            except (UnreadableError, ValidationError, UnicodeEncodeError):
+                # The last: of an unpaired surrogate in the name of somebody, who may be forgotten.
                 self.unreadable += 1
                 if envelope is not None and record.topic is Topic.BATCHES:
                     row = (envelope.id, _utc(record.timestamp_ms), record.partition, record.offset)
@@ -146,7 +147,8 @@ def _result_row(value: bytes | None, timestamp_ms: int, people: ForgottenPeople)
         else:
             outcome = "cancelled\t\\N\t\\N"
         row = f"{data['batch_id']}\t{data['position']}\t{data['attempt']}\t{outcome}"
-    except (orjson.JSONDecodeError, AttributeError, KeyError):
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        # A TypeError: of an error that is nested deeper than orjson writes.
         return None
     return row if _RESULT_ROW.fullmatch(row) else None
 
@@ -255,11 +257,10 @@ def _time_of(record: ReadRecord, envelope: Envelope) -> datetime:
         said = dict(record.headers).get("ce_time")
         try:
             time = datetime.fromisoformat((said or b"").decode())
-        except (UnicodeDecodeError, ValueError):
-            pass  # not one of our events after all
-        else:
             if time.tzinfo is not None:
-                return time
+                return time.astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass  # not one of our events after all
     return _utc(record.timestamp_ms)
 
 

@@ -93,7 +93,8 @@ class ShadowTables:
             self.connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
 
     def copy(self, table: str, lines: Sequence[str]) -> int:
-        """Adds rows (`copy_line`). Returns how many were skipped because the table's types or checks reject them."""
+        """Adds rows (`copy_line`). Returns how many were skipped, because the table's types or checks reject them, or because a text
+        has an unpaired surrogate."""
         if not lines:
             return 0
         try:
@@ -103,7 +104,7 @@ class ShadowTables:
                 cursor.copy_expert(f"COPY {table} ({COLUMNS[table]}) FROM STDIN", data, size=1 << 18)
         except psycopg2.OperationalError as error:
             raise OperationalError(f"COPY {table}", None, error, connection_invalidated=True) from error
-        except (psycopg2.DataError, psycopg2.IntegrityError):
+        except (psycopg2.DataError, psycopg2.IntegrityError, UnicodeEncodeError):
             if len(lines) == 1:
                 return 1
             half = len(lines) // 2

@@ -29,7 +29,7 @@ from orchestrator.replay.promote import Promoted, promote
 from orchestrator.replay.rebuild import Comparison, ReadRecord, Replay
 from orchestrator.storage.database import transact
 from orchestrator.storage.locks import share_batches
-from orchestrator.storage.people import ForgettingKey
+from orchestrator.storage.people import ForgettingKey, remember_forgotten
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic, rfc3339
@@ -676,12 +676,21 @@ POISON = [
     b'{"batch_id": "BATCH", "position": 0, "attempt": 9999999999}',
     b'{"batch_id": "BATCH", "position": 0, "attempt": 2, "error": "text"}',
     b'{"batch_id": "BATCH", "position": 0, "attempt": 2, "error": {"code": "\\u0000"}}',
+    b'{"batch_id": "BATCH", "organization_id": "o", "position": 0, "attempt": 2, "error": {"code": '
+    + b"[" * 300
+    + b"]" * 300
+    + b"}}",
     b'{"batch_id": "BATCH", "position": 0, "attempt": 2, "activity_id": "x\\n\\\\.\\n"}',
     b'{"batch_id": "BATCH\\t0\\t1\\tcancelled\\t\\\\N\\t\\\\N\\n", "position": 0, "attempt": 2}',
 ]
 
 
-def test_unreadable_records_are_only_counted(pipeline: RecordingPipeline) -> None:
+@pytest.mark.parametrize("is_somebody_forgotten", [False, True])
+def test_unreadable_records_are_only_counted(pipeline: RecordingPipeline, owner: Engine, is_somebody_forgotten: bool) -> None:
+    key = ForgettingKey("a key of 32 characters or of more")
+    if is_somebody_forgotten:
+        with owner.begin() as connection:
+            remember_forgotten(connection, key, ORGANIZATION, key.words(ORGANIZATION, "somebody", None), "a pseudonym")
     batches = small(pipeline)
     poison = [value.replace(b"BATCH", str(batches["completed"]).encode()) for value in POISON]
     good = pipeline.written
@@ -698,11 +707,43 @@ def test_unreadable_records_are_only_counted(pipeline: RecordingPipeline) -> Non
     ]
     bad.append(ours(events.BATCH_RETRY_REQUESTED, batches["completed"], retry_number=1, items=[{"position": 0, "attempt": 1}]))
     bad.append(ours("no.such.type", batches["completed"]))
+    for event in (
+        ours(
+            events.BATCH_RETRY_REQUESTED,
+            batches["completed"],
+            retry_number=1,
+            retried_by="NAME",
+            items=[{"position": 0, "attempt": 2}],
+        ),
+        ours(
+            events.ACTIVITIES_REVOKED,
+            batches["completed"],
+            revocation=2,
+            reason="x",
+            revoked_by="NAME",
+            revoked_at="",
+            revoked_positions=[[0, 0]],
+        ),
+    ):
+        bad += [event._replace(value=event.value.replace(b"NAME", name)) for name in (b"\\ud800", b"\\u0000")]
     mixed = [*good, *((100_000 + offset, event) for offset, event in enumerate(bad))]
     random.Random(3).shuffle(mixed)
-    with replayed(pipeline.engine, mixed) as (replay, _):
+    with replayed(pipeline.engine, mixed, key=key) as (replay, _):
         assert replay.compare(examples=EXAMPLES).differences == []
         assert replay.unreadable == len(bad)
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_forged_time_at_the_end_of_the_calendar_does_not_count(pipeline: RecordingPipeline, time: str) -> None:
+    event = ours(events.BATCH_DELETED, small(pipeline)["completed"], version=2)
+    headers = tuple((name, time.encode() if name == "ce_time" else value) for name, value in event.headers)
+    read = ReadRecord(event.topic, 0, 0, TIMESTAMP_MS, headers, event.value)
+    with pipeline.engine.connect() as connection:
+        replay = Replay(connection)
+        replay.add([read])
+        [at] = connection.execute(text("SELECT at FROM replay_delete")).scalars()
+        connection.invalidate()
+    assert at == datetime.fromtimestamp(TIMESTAMP_MS / 1000, UTC)
 
 
 def test_a_completion_that_was_never_announced_is_left_to_the_aggregator(
