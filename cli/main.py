@@ -30,6 +30,7 @@ from cli.commands import run as run_command
 from cli.servers.product import PRODUCT
 from cli.terminal.failures import ExitCode
 from cli.terminal.streams import finished, guard
+from cli.terminal.styles import settle_styles
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -83,6 +84,7 @@ bench.register(app)
 def run() -> None:
     """Entry point of the installed program."""
     guard()
+    settle_styles(sys.argv)
     try:
         app()
     except SystemExit as end:

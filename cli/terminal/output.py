@@ -2,7 +2,7 @@
 error."""
 
 import json
-import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from cli.terminal.failures import BadInputError, CommandError
 from cli.terminal.streams import refusal
+from cli.terminal.styles import are_forbidden
 
 # Outside a terminal the width is not limited by a screen: wide enough to keep every column whole.
 _PIPE_WIDTH = 500
@@ -83,8 +84,7 @@ class Output:
             highlight=False,
             emoji=False,
             soft_wrap=True,
-            # Rich takes NO_COLOR to forbid only colours. Bold text is of no use in a log either, so all styles are switched off.
-            color_system=None if self.no_color or os.environ.get("NO_COLOR") else "auto",
+            color_system=None if are_forbidden(by_option=self.no_color) else "auto",
         )
 
 
@@ -97,11 +97,28 @@ def json_bytes(document: Any) -> bytes:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Asks a person at a terminal before an action that can't be undone. Raises BadInputError on a no. A script is not asked."""
+    """Asks a person at a terminal before an action that can't be undone. A script is not asked.
+
+    Raises BadInputError on a no and at the end of the input, KeyboardInterrupt on Control-C.
+    """
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
-    if not typer.confirm(question, err=True):
+    if not _is_agreed(question):
         raise BadInputError("Nothing was done.")
+
+
+def _is_agreed(question: str) -> bool:
+    # asyncio's handler would only cancel the task, which is blocked here.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort as aborted:
+        typer.echo(err=True)  # the cursor is still behind the question
+        if isinstance(aborted.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from aborted
+        return False
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cli.terminal.output import Output, printable
+from cli.terminal.styles import are_forbidden
 
 # Shorter work needs no bar.
 BAR_AFTER_S = 2.0
@@ -66,7 +67,7 @@ def speed(progress: Mapping[str, Any]) -> str:
 @contextmanager
 def batch_progress(output: Output, *, total_batches: int, total_items: int, watch: bool) -> Iterator[BatchProgress]:
     """Shows the progress of batches while the block runs: immediately with `watch`, otherwise if it takes longer than two seconds."""
-    bar = _bar(BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}")) if output.is_live else None
+    bar = _bar(output, BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[counts]}")) if output.is_live else None
     progress = BatchProgress(total_batches, total_items, bar, prints_lines=watch and bar is None and not output.json)
     with _shown(bar, after_s=0.0 if watch else BAR_AFTER_S):
         yield progress
@@ -75,7 +76,7 @@ def batch_progress(output: Output, *, total_batches: int, total_items: int, watc
 @contextmanager
 def working(output: Output, description: str) -> Iterator[None]:
     """Shows a spinner while the block runs, if it takes longer than two seconds."""
-    bar = _bar() if output.is_live else None
+    bar = _bar(output) if output.is_live else None
     if bar is not None:
         bar.add_task(description, total=None)
     with _shown(bar, after_s=BAR_AFTER_S):
@@ -86,7 +87,7 @@ def working(output: Output, description: str) -> Iterator[None]:
 def counting(output: Output, description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Shows how far the block is, if it takes longer than two seconds. The block calls the yielded function with the number of steps
     done."""
-    bar = _bar(BarColumn(), MofNCompleteColumn()) if output.is_live else None
+    bar = _bar(output, BarColumn(), MofNCompleteColumn()) if output.is_live else None
     task = None if bar is None else bar.add_task(description, total=total)
 
     def advance(steps: int) -> None:
@@ -97,8 +98,14 @@ def counting(output: Output, description: str, total: int) -> Iterator[Callable[
         yield advance
 
 
-def _bar(*columns: ProgressColumn) -> Progress:
-    console = Console(file=sys.stderr, markup=False, highlight=False, emoji=False)
+def _bar(output: Output, *columns: ProgressColumn) -> Progress:
+    console = Console(
+        file=sys.stderr,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        color_system=None if are_forbidden(by_option=output.no_color) else "auto",
+    )
     shown = (SpinnerColumn(), TextColumn("{task.description}"), *columns, TimeElapsedColumn())
     return Progress(*shown, console=console, transient=True)
 
