@@ -147,17 +147,21 @@ def test_a_formula_in_a_reason_is_escaped_in_a_download(auditor: httpx.Client, o
 
 
 def test_an_activity_has_its_history(coordinator: httpx.Client, auditor: httpx.Client, pipeline: Pipeline) -> None:
-    """And not that of another item, which fails, is corrected and loses its notes as well."""
-    batch_id = pipeline.submit([item("mentor-none", notes="private"), item("mentor-nobody", notes="private")])
+    """And not that of other items, which fail, are corrected and lose their notes as well. One is at the same place of another batch."""
+    two = [item("mentor-none", notes="private"), item("mentor-nobody", notes="private")]
+    batch_id, other_batch_id = pipeline.submit(two), pipeline.submit(two[:1])
     pipeline.drain()
     item_id, other_id = (str(DerivedIds(batch_id).item_id(position)) for position in (0, 1))
-    corrections = [
-        {"item_id": one, "mentor_id": mentor_id, "notes": "private, too"}
-        for one, mentor_id in ((item_id, "mentor-1"), (other_id, "mentor-2"))
-    ]
-    retried = coordinator.post(f"{API_PATH}/{batch_id}/retry", json={"corrections": corrections})
-    assert retried.status_code == 202, retried.text
-    pipeline.drain()
+    elsewhere_id = str(DerivedIds(other_batch_id).item_id(0))
+    for of, corrected in (
+        (other_batch_id, ((elsewhere_id, "mentor-3"),)),
+        (batch_id, ((item_id, "mentor-1"), (other_id, "mentor-2"))),
+    ):
+        corrections = [{"item_id": one, "mentor_id": mentor_id, "notes": "private, too"} for one, mentor_id in corrected]
+        retried = coordinator.post(f"{API_PATH}/{of}/retry", json={"corrections": corrections})
+        assert retried.status_code == 202, retried.text
+        pipeline.drain()
+    assert coordinator.delete(f"{API_PATH}/{other_batch_id}/items/{elsewhere_id}/notes").status_code == 204
     activity_id = coordinator.get(f"{API_PATH}/{batch_id}/items/{item_id}").json()["activity_id"]
     coordinator.post(f"{ACTIVITIES_PATH}/{activity_id}/revoke", json={"reason": "wrong date"})
     for one in (item_id, other_id):

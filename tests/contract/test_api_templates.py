@@ -14,6 +14,7 @@ from schemas.api.templates import TemplateResponse, TemplatesResponse
 from schemas.paths import API_PATH, API_ROOT
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
+from tests.support.waiting import eventually
 
 TEMPLATES = f"{API_ROOT}/templates"
 MONDAYS: dict[str, Any] = {
@@ -211,15 +212,21 @@ def test_an_outdated_change_is_refused(coordinator: httpx.Client, admin: httpx.C
     assert coordinator.delete(url).status_code == 404
 
 
-def test_of_two_changes_at_once_one_is_refused(coordinator: httpx.Client) -> None:
+def test_of_two_changes_at_once_one_is_refused(coordinator: httpx.Client, owner: Engine) -> None:
+    """Both have come before either of them can be written."""
     answer = saved(coordinator)
     seen = {"If-Match": answer.headers["ETag"]}
 
     def change(n: int) -> int:
         return coordinator.put(url_of(answer), json=MONDAYS | {"name": f"Group {n}"}, headers=seen).status_code
 
-    with ThreadPoolExecutor(4) as threads:
-        assert sorted(threads.map(change, range(4))) == [200, 412, 412, 412]
+    waiting = text("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted")
+    with ThreadPoolExecutor(2) as threads:
+        with owner.connect() as holder, owner.connect() as watcher:
+            holder.execute(text("SELECT FROM orchestrator.template FOR UPDATE"))
+            changes = [threads.submit(change, n) for n in range(2)]
+            eventually(lambda: watcher.execute(waiting).scalar_one() == 2)
+        assert sorted(each.result() for each in changes) == [200, 412]
     assert coordinator.get(url_of(answer)).json()["version"] == 2
 
 

@@ -41,6 +41,16 @@ def test_defaults_and_examples_match_their_schemas(place: str, schema: dict[str,
         validator.validate(given)
 
 
+def test_every_operation_says_what_a_success_returns() -> None:
+    silent = [
+        f"{method} {path}"
+        for path, methods in DOCUMENT["paths"].items()
+        for method, operation in methods.items()
+        if not any(status.startswith("2") for status in operation["responses"])
+    ]
+    assert silent == []
+
+
 def documented(where: str) -> set[str]:
     operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
     return {each["name"] for operation in operations for each in operation.get("parameters", ()) if each["in"] == where}

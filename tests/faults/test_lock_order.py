@@ -1,10 +1,11 @@
 """Row 45 of the fault catalogue: all transactions take locks in one order, so there are no deadlocks."""
 
+import contextlib
 import itertools
 import re
 import threading
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,22 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from consumers.external.adapter import mark_questions
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey
+from orchestrator.batches.states import Outcome
+from orchestrator.storage.notes import NotesOf, erase_notes_of
+from orchestrator.storage.outcomes import NewOutcome, insert_outcomes
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.sweeping import Overdue
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.ids import batch_lock_key, new_batch_id
+from schemas.ids import DerivedIds, batch_lock_key, new_batch_id
 from tests.faults.test_races import looking
 from tests.simulation.interleaving import Deadlocks, Run, mark_statements
-from tests.support.pipeline import Pipeline, record
+from tests.support.pipeline import ORGANIZATION, Pipeline, record
 from tests.support.toy import BATCH_ID, command
 from tests.support.upstream import submitted, upstream_item
 from tests.support.waiting import eventually
@@ -163,6 +168,80 @@ def test_row_45_the_rows_of_batches_are_taken_in_order_of_their_ids(pipeline: Pi
             eventually(partial(is_waited_for_a_row, watcher))
             assert list(watcher.scalars(_FREE_ROWS)) == [batch_ids[2]], name
         thread.join()
+
+
+def beside(engine: Engine, work: Callable[[Connection], object]) -> threading.Thread:
+    """Runs a transaction in another thread."""
+
+    def run() -> None:
+        with engine.begin() as connection:
+            work(connection)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+SMALL, LARGE = sorted(str(new_batch_id()) for _ in range(2))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [OutcomeKey(SMALL, 1, 2), OutcomeKey(SMALL, 2, 1), OutcomeKey(LARGE, 1, 1)],
+        [OutcomeKey(SMALL, 1, attempt) for attempt in (1, 2, 3)],
+    ],
+    ids=["batches and positions", "attempts"],
+)
+def test_row_45_outcomes_are_inserted_in_order_of_their_keys(engine: Engine, keys: Sequence[OutcomeKey]) -> None:
+    """Another delivery has decided the second of three, and has not committed yet."""
+    outcomes = [NewOutcome(key, ORGANIZATION, Outcome.CANCELLED, None, None) for key in keys]
+    at = datetime.now(UTC)
+    with looking(engine) as watcher, engine.connect() as holder:
+        insert_outcomes(holder, [outcomes[1]], at)
+        thread = beside(engine, lambda connection: insert_outcomes(connection, outcomes[::-1], at))
+        eventually(partial(is_waited_for_a_row, watcher))
+        for outcome, is_taken in ((outcomes[0], True), (outcomes[2], False)):
+            with engine.connect() as rival:
+                rival.execute(text("SET LOCAL lock_timeout = '1ms'"))
+                with pytest.raises(OperationalError, match="lock timeout") if is_taken else contextlib.nullcontext():
+                    insert_outcomes(rival, [outcome], at)
+        holder.rollback()
+        thread.join()
+
+
+_ACTIVITY = text(
+    "INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type, activity_date,"
+    " duration_minutes, notes, batch_id, item_id, overrides_duplicate, created_at, revoked_at)"
+    " VALUES (:activity_id, :organization, :mentor, 'coord', :kind, :day, 60, 'x', :batch_id, :item_id, :overrides, now(), now())"
+)
+_FREE_ACTIVITIES = text("SELECT activity_id::text FROM registration.activity FOR UPDATE SKIP LOCKED")
+
+
+def test_row_45_activities_whose_notes_are_erased_are_locked_in_order_of_their_key(engine: Engine) -> None:
+    """Of two activities, somebody holds the last one. They differ in one column of the key, and the other way in all columns behind it."""
+    columns = ("organization", "mentor", "kind", "day", "overrides", "activity_id")
+    low = ("a", "a", "a", "2026-01-01", False, f"00000000-0000-0000-0000-{0:012}")
+    high = ("b", "b", "b", "2026-01-02", True, f"00000000-0000-0000-0000-{1:012}")
+    batch_id = str(new_batch_id())
+    for place, column in enumerate(columns):
+        first = dict(zip(columns, (*low[: place + 1], *high[place + 1 :]), strict=True))
+        last = dict(zip(columns, (*low[:place], high[place], *low[place + 1 :]), strict=True))
+        items = [NotesOf(batch_id, position, str(DerivedIds(UUID(batch_id)).item_id(position)), "a") for position in (0, 1)]
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM registration.activity"))
+            for values, item in zip((last, first), items, strict=True):
+                connection.execute(_ACTIVITY, {**values, "batch_id": batch_id, "item_id": item.item_id})
+        with looking(engine) as watcher, engine.connect() as holder:
+            holder.execute(
+                text("SELECT FROM registration.activity WHERE activity_id = :id FOR UPDATE"), {"id": last["activity_id"]}
+            )
+            erase = partial(erase_notes_of, found=items, at=datetime.now(UTC), by="boss", channel="api")
+            thread = beside(engine, erase)
+            eventually(partial(is_waited_for_a_row, watcher))
+            assert watcher.scalars(_FREE_ACTIVITIES).all() == [], f"the one with the smaller {column} must be locked first"
+            holder.rollback()
+            thread.join()
 
 
 def test_row_45_intake_and_registration_of_the_same_batches_never_deadlock(pipeline: Pipeline, engine: Engine) -> None:

@@ -14,6 +14,7 @@ from orchestrator.batches.operations import retry_failed_items
 from orchestrator.batches.revoke import foresee_revocation
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessPrediction
+from orchestrator.registration.periods import PostgresPeriods
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
@@ -60,6 +61,11 @@ def test_a_period_is_an_organizations_own(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(1))
     pipeline.drain()
     assert codes(pipeline, batch_id) == [None]
+    with pipeline.engine.begin() as connection:
+        # In this session row level security hides nothing.
+        changes = {of: PostgresPeriods(connection).changes(of, before=None, limit=9) for of in (ORGANIZATION, "other")}
+    assert [(change.number, change.closed_through) for change in changes["other"]] == [(1, DAY)]
+    assert changes[ORGANIZATION] == []
 
 
 def test_what_is_reopened_can_be_registered_by_a_retry(pipeline: Pipeline, settings: Settings) -> None:

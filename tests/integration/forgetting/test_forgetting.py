@@ -4,12 +4,13 @@ import re
 from datetime import timedelta
 from typing import Any, Literal
 from unicodedata import normalize
+from uuid import UUID
 
 import orjson
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.batches.model import RetryRequest
+from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.batches.operations import (
     retry_failed_items,
 )
@@ -23,6 +24,7 @@ from orchestrator.replay.rebuild import Replay
 from orchestrator.storage.people import ForgettingKey, ForgettingKeyError
 from orchestrator.verification.receipts import Tampering, audit_logs
 from orchestrator.verification.verify import verify
+from schemas.ids import DerivedIds
 from tests.integration.test_replay import RecordingPipeline, compared, promoted, replayed, run
 from tests.support.forgetting import KEY, NAME, NOTE, OTHER, PERSON, ask, everywhere, find, forget, forgetter, funding, named_in
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item, mentors
@@ -248,8 +250,29 @@ def test_another_organizations_person_with_this_id_stays(pipeline: RecordingPipe
         connection.execute(
             text("INSERT INTO registration.mentor VALUES ('org-other', :id, :name, 'c')"), {"id": PERSON, "name": NAME}
         )
+        # There the person is a coordinator as well, which keeps nobody here from being forgotten.
+        connection.execute(
+            text("INSERT INTO registration.coordinator VALUES ('org-other', :id, :name, 'coordinator')"),
+            {"id": PERSON, "name": NAME},
+        )
     forget(pipeline)
-    assert named_in(owner, PERSON) == {"registration.mentor"}
+    assert named_in(owner, PERSON) == {"registration.mentor", "registration.coordinator"}
+
+
+def test_notes_about_others_in_the_same_batches_are_kept(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """An item was for the person until it was corrected, so its notes are erased. At its place in another batch is somebody else's item."""
+    other = pipeline.submit([item("mentor-5", notes="of the fifth"), item(PERSON, kind="unknown", notes=NOTE)])
+    corrected = pipeline.submit([item(PERSON, kind="unknown", notes=NOTE), item("mentor-6", notes="of the sixth")])
+    pipeline.drain()
+    correction = CorrectedItem(DerivedIds(corrected).item_id(0), {"mentor_id": "mentor-7", "activity_type": "visit"})
+    pipeline.call(retry_failed_items, ADMIN, corrected, RetryRequest(corrections=[correction]))
+    pipeline.drain()
+    ask(pipeline)
+    assert forgetter(limits=Limits()).work(pipeline.engine).people == 1
+    kept = text("SELECT batch_id, position, notes FROM orchestrator.batch_item WHERE notes IS NOT NULL")
+    with owner.connect() as connection:
+        found = {(UUID(str(row.batch_id)), row.position): row.notes for row in connection.execute(kept)}
+    assert found == {(other, 0): "of the fifth", (corrected, 1): "of the sixth"}
 
 
 def test_nobody_is_forgotten_without_the_key_or_with_another(pipeline: RecordingPipeline) -> None:
