@@ -33,9 +33,9 @@ run: install ## start the whole product with an example, and keep serving (Ctrl-
 	@$(BIN)/bulkreg demo || [ $$? -eq 130 ]
 
 # What tests have written stays in the system's temporary folder only when one has failed.
-# Tests also wait, so one more at once than there are cores: each worker has servers of its own, and a module's tests stay together. Given servers
-# are shared.
-WORKERS ?= $(if $(filter external,$(STACK)),0,$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1))
+# Tests of faults and of the database wait about half of their time, so two more at once than there are cores: each worker has servers of its own,
+# and a module's tests stay together. Given servers are shared.
+WORKERS ?= $(if $(filter external,$(STACK)),0,$(shell expr $$(getconf _NPROCESSORS_ONLN) + 2))
 # One hash seed, or the order of sets differs from run to run, and a simulation's seed does not repeat it.
 HASH_SEED ?= 0
 # Any text: modules, and the tests of each, run in an order drawn from it. Without one they run as they stand.

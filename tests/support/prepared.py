@@ -38,7 +38,7 @@ def prepared_bulkreg() -> Sequence[str]:
     """Returns the command. The first call starts the process that loads the program. It ends with this process."""
     if "COVERAGE_PROCESS_START" in os.environ:
         return BULKREG  # coverage learns which test a process belongs to when the process starts
-    folder = tempfile.mkdtemp(prefix="bulkreg-test-")  # short enough for a socket
+    folder = tempfile.mkdtemp(prefix="bulkreg-prepared-")  # short enough for a socket
     address = str(Path(folder) / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         # Commands wait here until the program is loaded.
