@@ -488,6 +488,7 @@ EXAMPLES: Mapping[type[BaseModel], Json] = {
             }
         ],
         "ignored_columns": ["Rom"],
+        "remarks": [],
     },
     MentorsResponse: {
         "data": [

@@ -18,7 +18,8 @@ from orchestrator.files import cells
 from orchestrator.files.cells import Cell
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import COLUMNS
-from orchestrator.files.tables import Column, TableRow, column_of, no_rows, read_content, repeated
+from orchestrator.files.remarks import FileRemark, RemarkCode
+from orchestrator.files.tables import Column, TableContent, TableRow, column_of, no_rows, read_content, repeated
 
 # The largest workbook that is read takes 60 MB. This is a limit for files that nobody has thought of.
 _MAX_MEMORY_BYTES = 1 << 30
@@ -43,21 +44,33 @@ _COLUMNS: Sequence[Column] = (
 
 
 def read_file(kind: str, raw: bytes, *, max_items: int) -> Mapping[str, Any]:
-    """The contents of the file: `items`, `mistakes`, `ignored_columns`. An unreadable file has mistakes and no items."""
+    """The contents of the file: `items`, `mistakes`, `ignored_columns`, `remarks`. An unreadable file has mistakes and no items."""
     try:
         content = read_content(f"file{kind}", raw, _COLUMNS, _check, most_rows=max_items)
     except BadFileError as refusal:
-        return {"items": [], "mistakes": [_shown(mistake) for mistake in refusal.mistakes], "ignored_columns": []}
+        return _document([], refusal.mistakes)
     if content.found.isdisjoint({_MENTOR.name, _NAMES.name}):
         detail = f"is missing from the header (or {', '.join((*_MENTOR.aliases, *_NAMES.aliases))})"
         mistake = FileMistake("file", detail, column=_MENTOR.name, code="missing_column")
-        return {"items": [], "mistakes": [_shown(mistake)], "ignored_columns": list(content.unread)}
-    mistakes = [_shown(mistake) for mistake in content.mistakes]
+        return _document([], [mistake], content)
+    mistakes = [*content.mistakes]
     if content.row_count > max_items:
         detail = f"has {content.row_count:,} rows; the limit is {max_items:,}, so split it"
-        mistakes.insert(0, _shown(FileMistake("file", detail, value=str(content.row_count), code="too_many_items")))
-    items = [_item(record) for record in content.rows]
-    return {"items": items, "mistakes": mistakes, "ignored_columns": list(content.unread)}
+        mistakes.insert(0, FileMistake("file", detail, value=str(content.row_count), code="too_many_items"))
+    return _document([_item(record) for record in content.rows], mistakes, content)
+
+
+def _document(
+    items: Sequence[Mapping[str, Any]], mistakes: Sequence[FileMistake], content: TableContent | None = None
+) -> Mapping[str, Any]:
+    remarks = () if content is None else content.remarks
+    return {
+        "items": items,
+        "mistakes": [_shown(mistake) for mistake in mistakes],
+        "ignored_columns": () if content is None else content.unread,
+        # The columns with unknown names have an array of their own.
+        "remarks": [_remark(each) for each in remarks if each.code is not RemarkCode.UNKNOWN_COLUMNS],
+    }
 
 
 def _check(name: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:
@@ -100,6 +113,10 @@ def _shown(mistake: FileMistake) -> dict[str, Any]:
         "detail": mistake.detail,
         "value": mistake.value,
     }
+
+
+def _remark(remark: FileRemark) -> dict[str, Any]:
+    return {"code": remark.code, "detail": remark.detail, "rows": remark.rows, "names": remark.names, "count": remark.count}
 
 
 def main() -> None:

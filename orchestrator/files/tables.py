@@ -17,6 +17,7 @@ from orchestrator.files.division import Split, holds_rows, split_number
 from orchestrator.files.encodings import misread_part, unusual_letters
 from orchestrator.files.formulas import text_of_formula
 from orchestrator.files.mistakes import BadFileError, FileMistake
+from orchestrator.files.remarks import Doubts, FileRemark, RemarkCode, about_names, about_rows, first_of
 from schemas.spelling import visible
 
 # Blanks, underscores and hyphens of every width.
@@ -27,12 +28,6 @@ _MAX_SHOWN_CHARACTERS = 200
 
 # Enough for five in every row of the largest default submission. A damaged file can have millions, which nobody would read.
 _MOST_MISTAKES = 50_000
-
-# The most hidden rows that are listed; all are counted.
-_MOST_ROWS_NAMED = 10
-
-# The most columns without a title that are named.
-_MOST_COLUMNS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +88,7 @@ class TableContent:
 
     rows: Sequence[TableRow]
     mistakes: Sequence[FileMistake]
-    remarks: Sequence[str]
+    remarks: Sequence[FileRemark]
     found: frozenset[str]
     unread: Sequence[str]
     row_count: int
@@ -104,7 +99,7 @@ def read_table(name: str, raw: bytes, columns: Sequence[Column], check: TableChe
     content = read_content(name, raw, columns, check)
     if content.mistakes:
         raise BadFileError(content.mistakes)
-    return Table(content.rows, content.remarks)
+    return Table(content.rows, [str(remark) for remark in content.remarks])
 
 
 def read_content(
@@ -122,7 +117,7 @@ def read_content(
     mistakes: list[FileMistake] = []
     records: list[TableRow] = []
     untitled: set[int] = set()
-    doubts = _Doubts()
+    doubts = Doubts()
     header: _Header | None = None
     unread_rows = 0
     try:
@@ -145,7 +140,7 @@ def read_content(
     if header is None:
         raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
     mistakes += check(name, records)
-    remarks = [*source.remarks, *_remarks(name, header, source, records, sorted(untitled)), *_remarks_on(name, doubts)]
+    remarks = [*source.remarks, *_remarks(name, header, source, records, sorted(untitled)), *doubts.remarks(name)]
     found = frozenset(column.name for column in header.found if column is not None)
     return TableContent(records, mistakes, remarks, found, _unread(header), len(records) + unread_rows)
 
@@ -164,7 +159,7 @@ class _Source:
 
     rows: Iterable[_Row]
     delimiter: str | None = None
-    remarks: Sequence[str] = ()
+    remarks: Sequence[FileRemark] = ()
     encoding: str = delimited.UTF_8
     hidden_rows: frozenset[int] = frozenset()
     hidden_columns: frozenset[int] = frozenset()
@@ -179,16 +174,6 @@ class _Header:
     found: Sequence[Column | None]
     plain_titles: Sequence[tuple[int, str]]
     untitled: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Doubts:
-    """The rows that a program may have changed, although nothing proves it. They are read, with a remark."""
-
-    whole_rows: list[int] = field(default_factory=list)
-    split_numbers: list[int] = field(default_factory=list)
-    hashes: list[int] = field(default_factory=list)
-    misread: list[int] = field(default_factory=list)
 
 
 def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
@@ -211,9 +196,11 @@ def _workbook(name: str, raw: bytes) -> _Source:
     sheet = workbooks.first_sheet(raw)
     remarks = []
     if sheet.other_sheets:
-        remarks.append(f"{name}: only the sheet {sheet.name} is read, not {', '.join(sheet.other_sheets)}")
+        detail = f"only the sheet {sheet.name} is read, not {', '.join(sheet.other_sheets)}"
+        remarks.append(about_names(name, RemarkCode.OTHER_SHEETS, detail, sheet.other_sheets))
     if sheet.hidden_sheets:
-        remarks.append(f"{name}: hidden sheets are not read: {', '.join(sheet.hidden_sheets)}")
+        detail = f"hidden sheets are not read: {', '.join(sheet.hidden_sheets)}"
+        remarks.append(about_names(name, RemarkCode.HIDDEN_SHEETS, detail, sheet.hidden_sheets))
     rows = (_Row(number, None, cells) for number, cells in sheet.rows())
     return _Source(rows, None, remarks, hidden_rows=sheet.hidden_rows, hidden_columns=sheet.hidden_columns)
 
@@ -258,13 +245,13 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
     return _Header(titles, found, read, [position for position, title in plain if not title])
 
 
-def _refuse_swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None, doubts: _Doubts) -> None:
+def _refuse_swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None, doubts: Doubts) -> None:
     mistake = _swallowed_rows(name, row, header, delimiter, doubts)
     if mistake is not None:
         raise BadFileError([mistake])
 
 
-def _swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None, doubts: _Doubts) -> FileMistake | None:
+def _swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None, doubts: Doubts) -> FileMistake | None:
     """The mistake of a cell that holds other rows, or None. Adds the row to the doubts if its cell only may hold rows."""
     broken = [position for position, cell in enumerate(row.cells) if isinstance(cell, str) and ("\n" in cell or "\r" in cell)]
     if delimiter is None or not broken:
@@ -324,7 +311,7 @@ def _fits(column: Column, cell: Cell) -> bool:
 
 
 def _record(
-    name: str, row: _Row, header: _Header, delimiter: str | None, mistakes: list[FileMistake], doubts: _Doubts
+    name: str, row: _Row, header: _Header, delimiter: str | None, mistakes: list[FileMistake], doubts: Doubts
 ) -> TableRow:
     """The row's values. Adds its mistakes to `mistakes`, and the row to the doubts that it raises."""
     titles = header.titles
@@ -358,14 +345,14 @@ def _record(
     return TableRow(row.number, row.line, values)
 
 
-def _doubt_notes(row: _Row, notes: str, delimiter: str | None, doubts: _Doubts) -> None:
+def _doubt_notes(row: _Row, notes: str, delimiter: str | None, doubts: Doubts) -> None:
     if delimiter is not None and is_only_hashes(notes):
         doubts.hashes.append(row.number)
     if misread_part(notes) is not None:
         doubts.misread.append(row.number)
 
 
-def _refuse_split_number(row: _Row, position: int, doubts: _Doubts) -> None:
+def _refuse_split_number(row: _Row, position: int, doubts: Doubts) -> None:
     """Raises BadCellError if the duration at this position was split at its decimal comma. Adds the row to the doubts if it may have been."""
     neighbours = [*map(str, row.cells[position : position + 2])]
     match split_number(neighbours):
@@ -407,32 +394,35 @@ def _letters(position: int) -> str:
     return (_letters(before - 1) if before else "") + ascii_uppercase[letter]
 
 
-def _remarks(name: str, header: _Header, source: _Source, records: Sequence[TableRow], untitled: Sequence[int]) -> Iterator[str]:
+def _remarks(
+    name: str, header: _Header, source: _Source, records: Sequence[TableRow], untitled: Sequence[int]
+) -> Iterator[FileRemark]:
     unread = _unread(header)
     if unread:
-        yield f"{name}: not read: {', '.join(unread)}"
+        yield about_names(name, RemarkCode.UNKNOWN_COLUMNS, f"not read: {', '.join(unread)}", unread)
     if untitled:
-        letters = ", ".join(map(_letters, untitled[:_MOST_COLUMNS_NAMED])) + (
-            ", …" if len(untitled) > _MOST_COLUMNS_NAMED else ""
-        )
+        letters = [*map(_letters, untitled)]
+        listed = ", ".join(first_of(letters))
         subject, verbs = ("column", "has no title and is") if len(untitled) == 1 else ("columns", "have no title and are")
-        yield f"{name}: {subject} {letters} {verbs} not read"
+        yield about_names(name, RemarkCode.UNTITLED_COLUMNS, f"{subject} {listed} {verbs} not read", letters)
     if source.encoding == delimited.WINDOWS_1252 and (unusual := unusual_letters(_names(header, records))):
-        yield (
-            f"{name}: is not UTF-8, so it was read as Windows-1252, in which ids and names have {' '.join(unusual)};"
+        detail = (
+            f"is not UTF-8, so it was read as Windows-1252, in which ids and names have {' '.join(unusual)};"
             " if these are wrong, save it as CSV UTF-8"
         )
+        yield about_names(name, RemarkCode.UNUSUAL_LETTERS, detail, unusual)
     hidden = [record.row for record in records if record.row in source.hidden_rows]
     if hidden:
         verb = "row is" if len(hidden) == 1 else "rows are"
-        yield f"{name}: {len(hidden)} {verb} hidden in the sheet, but read: {_first_of(hidden)}"
+        yield about_rows(name, RemarkCode.HIDDEN_ROWS, f"{len(hidden)} {verb} hidden in the sheet, but read:", hidden)
     columns = [
         title
         for position, (title, column) in enumerate(zip(header.titles, header.found, strict=True), start=1)
         if column is not None and position in source.hidden_columns
     ]
     if columns:
-        yield f"{name}: these columns are hidden in the sheet, but read: {', '.join(columns)}"
+        detail = f"these columns are hidden in the sheet, but read: {', '.join(columns)}"
+        yield about_names(name, RemarkCode.HIDDEN_COLUMNS, detail, columns)
 
 
 def _names(header: _Header, records: Sequence[TableRow]) -> Iterator[str]:
@@ -440,22 +430,3 @@ def _names(header: _Header, records: Sequence[TableRow]) -> Iterator[str]:
     columns = [column.name for column in header.found if column is not None and not column.is_private]
     for record in records:
         yield from (value for column in columns if isinstance(value := record.values.get(column), str))
-
-
-def _remarks_on(name: str, doubts: _Doubts) -> Iterator[str]:
-    for rows, remark in (
-        (doubts.whole_rows, "a cell of several lines was read as one text; if rows are missing, look for a missing quote"),
-        (doubts.split_numbers, "a duration before hours was read as minutes; if a decimal comma has split it, put it in quotes"),
-        (
-            doubts.misread,
-            "the notes seem to have symbols in place of letters; if so, save the list as CSV UTF-8 where the letters are right",
-        ),
-        (doubts.hashes, "the notes are only #; if the column was too narrow, widen it and save the file again"),
-    ):
-        if rows:
-            yield f"{name}: {remark}: row {_first_of(rows)}"
-
-
-def _first_of(rows: Sequence[int]) -> str:
-    more = ", …" if len(rows) > _MOST_ROWS_NAMED else ""
-    return ", ".join(map(str, rows[:_MOST_ROWS_NAMED])) + more

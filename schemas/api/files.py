@@ -34,9 +34,20 @@ class FileMistakeResponse(Response):
     ]
 
 
+class FileRemarkResponse(Response):
+    """Something that was not read, or was read although a program may have changed it."""
+
+    code: str
+    detail: Annotated[str, Field(description="A sentence for people.")]
+    rows: Annotated[tuple[int, ...], Field(description="The first ten rows that it is about.")]
+    names: Annotated[tuple[str, ...], Field(description="The first ten columns, sheets or letters that it is about.")]
+    count: Annotated[int, Field(description="How many rows, columns, sheets or letters it is about.")]
+
+
 class ReadFileResponse(Response):
     """The contents of a file. Nothing was stored."""
 
     items: tuple[FileItemResponse, ...]
     mistakes: tuple[FileMistakeResponse, ...]
     ignored_columns: Annotated[tuple[str, ...], Field(description="Columns with unknown names.")]
+    remarks: tuple[FileRemarkResponse, ...]

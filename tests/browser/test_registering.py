@@ -505,10 +505,17 @@ def test_whatever_the_server_says_the_form_is_kept_and_names_the_way_out(
     page.goto(f"{registering.url}/console/new")
     page.get_by_label("Search by name").wait_for()
     long = {"row": None, "column": None, "field": None, "code": "too_many_items", "detail": "too long", "value": "10240"}
-    respond(page, f"{API_PATH}/read-file", 200, {"items": [], "mistakes": [long], "ignored_columns": []})
+    respond(page, f"{API_PATH}/read-file", 200, {"items": [], "mistakes": [long], "ignored_columns": [], "remarks": []})
     page.evaluate(PASTE, "Name\nAstrid Moe\n")
     expect(page.get_by_role("alert")).to_contain_text("10,240 rows")
     expect(page.get_by_role("alert")).to_contain_text("10,000")
+
+    # What is doubtful in a list is said above it, until the list is put away.
+    page.evaluate(PASTE, "Name\tNote\nAstrid Moe\t####\n")
+    expect(page.get_by_role("alert")).to_contain_text("The notes are only #")
+    expect(page.get_by_role("alert")).to_contain_text("Rows: 2.")
+    page.get_by_role("button", name="Choose people instead").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
 
     # Nobody to register for.
     respond(page, f"{API_ROOT}/directory/mentors", 200, {"data": [], "next_cursor": None})

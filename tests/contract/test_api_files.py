@@ -73,6 +73,7 @@ def test_each_row_is_read_and_nothing_is_stored(coordinator: httpx.Client, engin
         ],
         "mistakes": [],
         "ignored_columns": [],
+        "remarks": [],
     }
     with engine.connect() as connection:
         for table in ("batch", "batch_item", "outbox", "idempotency_key"):
@@ -203,6 +204,42 @@ def test_other_content_types_are_refused(coordinator: httpx.Client) -> None:
     # A submission is not accepted as a table, either.
     answer = coordinator.post(API_PATH, content=b"mentor\nm-1\n", headers={"Content-Type": CSV})
     assert (answer.status_code, answer.json()["code"]) == (415, "not_json")
+
+
+def test_what_was_read_with_a_doubt_or_not_read_is_remarked_on(coordinator: httpx.Client) -> None:
+    book = Workbook()
+    book.worksheets[0].append(["Navn", None, "Notat"])
+    for number in range(12):
+        book.worksheets[0].append([f"Kari {'o' * number}", "x", "Troms¿"])
+    for number in range(2, 14):
+        book.worksheets[0].row_dimensions[number].hidden = True
+    book.worksheets[0].column_dimensions["C"].hidden = True
+    book.create_sheet("Mai")
+    book.create_sheet("Juni").sheet_state = "hidden"
+    file = io.BytesIO()
+    book.save(file)
+    found = read(coordinator, file.getvalue(), XLSX)["remarks"]
+    first = [*range(2, 12)]
+    assert [(each["code"], each["rows"], each["names"], each["count"]) for each in found] == [
+        ("other_sheets", [], ["Mai"], 1),
+        ("hidden_sheets", [], ["Juni"], 1),
+        ("untitled_columns", [], ["B"], 1),
+        ("hidden_rows", first, [], 12),
+        ("hidden_columns", [], ["Notat"], 1),
+        ("misread_notes", first, [], 12),
+    ]
+    assert all(each["detail"] and "Troms" not in each["detail"] for each in found)
+    text = HEADER + "Ñandú;x;2026-01-01;15;\na;x;2026-01-01;60;####\n"
+    letters, narrow = read(coordinator, text.encode("windows-1252"))["remarks"]
+    assert (letters["code"], letters["names"], narrow["code"], narrow["rows"]) == (
+        "unusual_letters",
+        ["Ñ", "ú"],
+        "narrow_notes",
+        [3],
+    )
+    assert [each["code"] for each in read(coordinator, HEADER.replace(";", ",") + "a,x,2026-01-01,15,5 t\n")["remarks"]] == [
+        "possible_hours"
+    ]
 
 
 def test_an_auditor_may_not_read_files(api: ApiServer) -> None:

@@ -79,7 +79,7 @@ PUBLISHED_SCHEMAS = """
     ActivitiesResponse ActivityEventResponse ActivityGroupResponse ActivityResponse ActivitySummaryResponse OneActivityResponse SumResponse
     ActivityRevocation ActivityTypeResponse ActivityTypesResponse AttemptAnswer BatchAnswer BatchEvent BatchRevocation
     BatchWithItemsAnswer BatchesAnswer Cancellation CancelledAnswer CancellingUpdate ChapterResponse ChaptersResponse
-    CoordinatorResponse CoordinatorsResponse FeaturesResponse FileItemResponse FileMistakeResponse HealthAnswer HealthCheck
+    CoordinatorResponse CoordinatorsResponse FeaturesResponse FileItemResponse FileMistakeResponse FileRemarkResponse HealthAnswer HealthCheck
     ItemAnswer ItemCorrection ItemErrorAnswer ItemsSubmission KeptResponse LimitsResponse MeResponse MentorResponse
     MentorsResponse MentorsSubmission NewTemplate OneItemAnswer OrganizationResponse Pagination PlanDifferenceAnswer
     PeriodChangeResponse PeriodClosing PeriodHistoryResponse PeriodResponse

@@ -15,6 +15,7 @@ from api.vendored.manifest import read_manifest
 from orchestrator.files import cells
 from orchestrator.files.mistakes import FileMistake
 from orchestrator.files.registrations import COLUMNS
+from orchestrator.files.remarks import RemarkCode
 from orchestrator.process.settings import Settings
 from orchestrator.registration.rules import DUPLICATE_ACTIVITY, INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
 from schemas import mistakes
@@ -57,6 +58,7 @@ CODES: Mapping[str, set[str]] = {
     "mistake": set(_codes_of_mistakes()),
     "warning": {"shorter_than_usual"},
     "kept": set(KeptBecause),
+    "remark": {*RemarkCode} - {RemarkCode.UNKNOWN_COLUMNS},
 }
 """The codes for which there is a sentence for people (`static/messages.js`)."""
 

@@ -54,7 +54,7 @@ export const hasText = (key) => key in texts;
 /**
  * The sentence for a code of the API, with the way out; the family's sentence for others if the page does not know the code.
  *
- * @param {"problem" | "error" | "mistake" | "warning" | "kept"} family @param {string} code @param {Record<string, unknown>} [values]
+ * @param {"problem" | "error" | "mistake" | "warning" | "kept" | "remark"} family @param {string} code @param {Record<string, unknown>} [values]
  */
 function sentence(family, code, values = {}) {
   const key = `${family}.${code}`;
@@ -92,3 +92,9 @@ export function moment(moment, timeZone) {
 /** A number as people write it, with one decimal at most. @param {number} value */
 export const number = (value) =>
   new Intl.NumberFormat(language === "nb" ? "nb-NO" : "en-GB", { maximumFractionDigits: 1 }).format(value);
+
+/** What was not read in a file, or should be checked in it. @param {{ code: string, rows: number[], names: string[], count: number }} remark */
+export function remarkText({ code, rows, names, count }) {
+  const listed = [...rows, ...names].map(String);
+  return sentence("remark", code, { listed: [...listed, ...(count > listed.length ? ["…"] : [])].join(", ") });
+}

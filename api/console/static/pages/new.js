@@ -8,6 +8,7 @@ import { SaveTemplate } from "/console/static/components/save-template.js";
 import { Exceptions } from "/console/static/components/exceptions.js";
 import { sentence } from "/console/static/components/field.js";
 import { FileChoice } from "/console/static/components/file-choice.js";
+import { listRemarks } from "/console/static/components/list-remarks.js";
 import { MentorChoice } from "/console/static/components/mentor-choice.js";
 import { Reviewing } from "/console/static/components/reviewing.js";
 import { RowTable } from "/console/static/components/row-table.js";
@@ -76,6 +77,9 @@ class Registration {
 
   /** What was done last, if it is easily overlooked. */
   said = "";
+
+  /** Remarks on the list that was taken over last. @type {import("/console/static/registering/rows.js").Remark[]} */
+  remarks = [];
 
   /** How often the person has changed the form. */
   edits = 0;
@@ -211,6 +215,7 @@ class Registration {
       return;
     }
     rows.check(draft, scope);
+    this.remarks = rows.remarks;
     if (rows.isNamesOnly) {
       const ids = rows.shown.map((row) => row.mentorOf(scope));
       draft.chosen = new Set(ids);
@@ -227,6 +232,7 @@ class Registration {
   /** Back to choosing mentors. */
   dropRows() {
     this.draft.rows = null;
+    this.remarks = [];
     this.changed();
     document.getElementById("search")?.focus();
   }
@@ -377,6 +383,7 @@ class Registration {
           <h2 class="ds-heading" data-size="sm" id="what">${text("new.what")}</h2>
           ${activityFields({ draft, scope, mistakes, changed })}
         </section>
+        ${listRemarks(this.remarks)}
         ${draft.rows === null ? nothing : html`
           <section class="ds-card" aria-labelledby="list">
             <div class="title-row">

@@ -3,6 +3,8 @@
 import { shownDate } from "/console/static/dates.js";
 import { checkedDate, checkedMinutes } from "/console/static/registering/draft.js";
 
+/** @typedef {{ code: string, rows: number[], names: string[], count: number }} Remark on a list, with rows as the spreadsheet program shows them */
+
 /** @typedef {"mentor" | "type" | "date" | "minutes" | "notes"} ColumnName */
 
 /** @type {Record<string, ColumnName>} */
@@ -115,10 +117,15 @@ export class Rows {
   /** The rows in the order in which they are shown. @type {Row[]} */
   shown;
 
-  /** @param {Row[]} rows @param {string[]} ignored titles of columns that were not read */
-  constructor(rows, ignored) {
+  /**
+   * @param {Row[]} rows
+   * @param {string[]} ignored titles of columns that were not read
+   * @param {Remark[]} remarks on what was read with a doubt, or not read
+   */
+  constructor(rows, ignored, remarks) {
     this.shown = rows;
     this.ignored = ignored;
+    this.remarks = remarks;
   }
 
   /** Finds out what the cells mean now. @param {import("/console/static/registering/draft.js").Draft} draft @param {import("/console/static/registering/scope.js").Scope} scope */
@@ -188,6 +195,7 @@ export function rowsAgain({ items }) {
       mentor: item.mentor_id, type: item.activity_type, date: "", minutes: String(item.duration_minutes), notes: "",
     })),
     [],
+    [],
   );
 }
 
@@ -212,5 +220,6 @@ export function rowsOf(read, firstRow) {
       found.refused.set(column, code);
     }
   }
-  return new Rows([...byNumber.values()], read.ignored_columns);
+  const remarks = read.remarks.map((/** @type {Remark} */ each) => ({ ...each, rows: each.rows.map((row) => row + firstRow - 1) }));
+  return new Rows([...byNumber.values()], read.ignored_columns, remarks);
 }
