@@ -72,7 +72,7 @@ def test_an_undo_is_not_done_after_its_dialog_was_closed(console: ApiServer, con
         expect(dialog.get_by_role("alert")).to_be_visible()
 
     ask()
-    dialog.get_by_role("button", name="Keep").click()
+    dialog.get_by_role("button", name="Leave it").click()
     expect(dialog).to_be_hidden()
     wait_long(page)
     assert undo.count == 1
@@ -94,7 +94,7 @@ def test_an_undo_is_not_done_after_its_dialog_was_closed(console: ApiServer, con
 
     # As long as it is open and unchanged, the same is asked again.
     undo.is_lost = True
-    dialog.get_by_role("button", name="Keep").click()
+    dialog.get_by_role("button", name="Leave it").click()
     expect(dialog).to_be_hidden()
     ask()
     wait_long(page)

@@ -3,18 +3,18 @@
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
 import { focusOn, submitOnCtrlEnter } from "/console/static/components/dialog.js";
+import { UndoReason } from "/console/static/components/undo-reason.js";
 import { text } from "/console/static/messages.js";
 import { html } from "/console/static/vendored.js";
 
-const LONGEST_REASON = 500;
-
 export class UndoActivityDialog {
-  #isReasonMissing = false;
+  #reason;
 
   /** @param {import("/console/static/components/one-activity.js").OneActivity} page */
   constructor(page) {
     this.page = page;
     this.action = new Action(page.context);
+    this.#reason = new UndoReason(page.context);
   }
 
   heading() {
@@ -24,24 +24,17 @@ export class UndoActivityDialog {
   view() {
     const { action } = this;
     return html`
-      <form @submit=${(/** @type {Event} */ event) => this.#submit(event)} @keydown=${submitOnCtrlEnter}>
+      <form novalidate @submit=${(/** @type {Event} */ event) => this.#submit(event)} @keydown=${submitOnCtrlEnter}>
         <p class="ds-paragraph">${text("activity.undo.what")}</p>
-        <div class="ds-field">
-          <label class="ds-label" for="reason">${text("activity.undo.reason")}</label>
-          <p class="ds-paragraph" data-field="description" id="reason-hint">${text("activity.undo.hint")}</p>
-          <textarea
-            class="ds-input" id="reason" rows="3" maxlength=${LONGEST_REASON} aria-invalid=${this.#isReasonMissing}
-            aria-describedby="reason-hint reason-mistake"></textarea>
-          <p class="ds-validation-message" id="reason-mistake" ?hidden=${!this.#isReasonMissing}>${text("activity.undo.reason_missing")}</p>
-        </div>
+        ${this.#reason.view()}
         ${action.view()}
         <p class="buttons">
           <button type="submit" class="ds-button" data-color="danger" aria-disabled=${action.isBusy}>${text("activity.undo")}</button>
           <button
-            type="button" class="ds-button" data-variant="tertiary" ?disabled=${action.state === "running"}
+            type="button" class="ds-button" data-variant="secondary" ?disabled=${action.state === "running"}
             @click=${() => this.page.dialog.close()}
           >
-            ${text("activity.undo.keep")}
+            ${text("undo.leave")}
           </button>
         </p>
       </form>
@@ -52,12 +45,8 @@ export class UndoActivityDialog {
   #submit(event) {
     event.preventDefault();
     const { page } = this;
-    const field = /** @type {HTMLTextAreaElement} */ (document.getElementById("reason"));
-    const reason = field.value.trim();
-    this.#isReasonMissing = reason === "";
-    page.context.redraw();
-    if (this.#isReasonMissing) {
-      field.focus();
+    const reason = this.#reason.given();
+    if (reason === null) {
       return;
     }
     const { activity_id: activityId } = page.activity;

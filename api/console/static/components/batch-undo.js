@@ -2,20 +2,18 @@
 
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
-import { focusOn, submitOnCtrlEnter } from "/console/static/components/dialog.js";
-import { field } from "/console/static/components/field.js";
+import { submitOnCtrlEnter } from "/console/static/components/dialog.js";
+import { UndoReason } from "/console/static/components/undo-reason.js";
 import { counted, keptText, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
-const LONGEST_REASON = 500;
 const NAMED = 10;
 
 // A dry run stores nothing, but the API wants a reason there, too.
 const REASON_OF_DRY_RUN = "-";
 
 export class UndoDialog {
-  #reason = "";
-  #isReasonMissing = false;
+  #reason;
 
   /** What the dry run returned. @type {any} */
   #foreseen = null;
@@ -29,6 +27,7 @@ export class UndoDialog {
     this.item = item;
     this.selection = item === undefined ? {} : { item_ids: [item.item_id] };
     this.action = new Action(page.context);
+    this.#reason = new UndoReason(page.context);
     this.foreseeing = new Action(page.context);
     this.foreseeing.run(() => this.#foresee());
   }
@@ -54,7 +53,7 @@ export class UndoDialog {
         @keydown=${submitOnCtrlEnter}
       >
         ${foreseen === null ? this.#looking() : undoneSentences(foreseen, this.page, "foreseen").map(paragraph)}
-        ${mayUndo ? this.#reasonField() : nothing}
+        ${mayUndo ? this.#reason.view() : nothing}
         ${this.action.view()}
         <p class="buttons">
           ${mayUndo
@@ -75,23 +74,12 @@ export class UndoDialog {
     return this.foreseeing.problem === null ? paragraph(text("undo.looking")) : this.foreseeing.view();
   }
 
-  #reasonField() {
-    return field({
-      id: "reason", label: text("undo.reason"), hint: text("undo.reason_hint"), value: this.#reason, longest: LONGEST_REASON,
-      mistake: this.#isReasonMissing ? text("undo.reason_missing") : undefined,
-      change: (value) => { this.#reason = value; },
-    });
-  }
-
   /** @param {Event} event */
   #submit(event) {
     event.preventDefault();
     const { page } = this;
-    const reason = this.#reason.trim();
-    this.#isReasonMissing = reason === "";
-    if (this.#isReasonMissing) {
-      page.context.redraw();
-      focusOn("reason");
+    const reason = this.#reason.given();
+    if (reason === null) {
       return;
     }
     this.action.send(reason, async (key) => {

@@ -48,7 +48,7 @@ class ForgettingPage {
           mistake: this.#isMissing ? text("forget.mentor_missing") : undefined,
           change: (value) => { this.#typed = value; },
         })}
-        <p class="buttons"><button type="submit" class="ds-button">${text("forget.continue")}</button></p>
+        <p class="buttons"><button type="submit" class="ds-button" data-color="accent">${text("forget.continue")}</button></p>
       </form>
     `;
   }

@@ -144,7 +144,7 @@ class PeriodPage {
           )}
         </div>
         ${field({
-          id: "reason", label: text("activity.undo.reason"), value: this.reason, mistake: this.mistakes.reason, hint: text("activity.undo.hint"),
+          id: "reason", label: text("undo.reason"), value: this.reason, mistake: this.mistakes.reason, hint: text("undo.reason_hint"),
           longest: MAX_REASON_LENGTH,
           change: (value) => {
             this.reason = value;
