@@ -19,9 +19,14 @@ Cell = str | int | float | date | time | timedelta
 _ISO_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
 
-_MINUTES = re.compile(r"(\d+)\s*(?:min\.?)?", re.ASCII | re.IGNORECASE)
-_CLOCK = re.compile(r"(\d{1,4}):([0-5]\d)", re.ASCII)
-_HOURS = re.compile(r"(\d+(?:[.,]\d+)?)\s*[ht]", re.ASCII | re.IGNORECASE)
+_MINUTE_WORD, _HOUR_WORD = r"min(?:s|utes?|utt(?:er)?)?\.?", r"(?:h|hrs?|hours?|t|timer?)\.?"
+_MINUTES = re.compile(rf"(\d+)\s*(?:{_MINUTE_WORD})?", re.ASCII | re.IGNORECASE)
+# Programs that show durations add the seconds.
+_CLOCK = re.compile(r"(\d{1,4}):([0-5]\d)(?::00)?", re.ASCII)
+_HOURS = re.compile(rf"(\d+(?:[.,]\d+)?)\s*{_HOUR_WORD}", re.ASCII | re.IGNORECASE)
+_HOURS_AND_MINUTES = re.compile(rf"(\d+)\s*{_HOUR_WORD}\s*([0-5]?\d)\s*(?:m|{_MINUTE_WORD})", re.ASCII | re.IGNORECASE)
+# Quarters of an hour have other decimals, and 1.30 hours are 78 minutes.
+_CLOCK_WITH_POINT = re.compile(rf"\d+[.,](?!00|25|50)[0-5][05]\s*{_HOUR_WORD}", re.ASCII | re.IGNORECASE)
 
 # A number with more digits is too large for a duration in any unit; and parsing thousands of digits takes long.
 _MAX_DIGITS = 20
@@ -147,6 +152,8 @@ def shown(cell: Cell) -> str:
         return "TRUE" if cell else "FALSE"
     if isinstance(cell, Number) and (seen := number_formats.shown(cell, cell.format, with_decimals=True)) is not None:
         return seen
+    if isinstance(cell, datetime) and not (cell.hour or cell.minute or cell.second):
+        return cell.date().isoformat()
     if isinstance(cell, float):
         # A spreadsheet stores every number as a float, but the id 482 is not "482.0".
         return number_formats.plain(cell)
@@ -277,7 +284,7 @@ def minutes(cell: Cell) -> int:
         raise BadCellError("is too large" if value.isdigit() else _NO_DURATION)
     if match := _MINUTES.fullmatch(value):
         return _whole_minutes(Decimal(match[1]))
-    if match := _CLOCK.fullmatch(value):
+    if match := _CLOCK.fullmatch(value) or _HOURS_AND_MINUTES.fullmatch(value):
         return _whole_minutes(Decimal(match[1]) * 60 + Decimal(match[2]))
     if match := _HOURS.fullmatch(value):
         return _whole_minutes(Decimal(match[1].replace(",", ".")) * 60)
@@ -285,6 +292,11 @@ def minutes(cell: Cell) -> int:
 
 
 _NO_DURATION = "is not a duration; write minutes (90), hours and minutes (1:30) or hours (1,5 h)"
+
+
+def may_be_clock(cell: Cell) -> bool:
+    """Whether a duration such as `1.30 t`, which is 78 minutes, may be meant as an hour and 30 minutes."""
+    return type(cell) is str and _CLOCK_WITH_POINT.fullmatch(visible(cell).strip()) is not None
 
 
 def _written_duration(cell: Cell) -> str:

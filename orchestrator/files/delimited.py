@@ -5,11 +5,15 @@ import io
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from orchestrator.files import kinds
 from orchestrator.files.encodings import UTF8_LETTER
 
 DELIMITERS = (",", ";", "\t")
+MOST_ROWS_ABOVE = 5
+"""The most rows, such as a title, that may stand above the header. Each has one cell that is not blank."""
+
 _NOTHING = " ,;\t\r\n"
 
 # The first line in which Excel names the delimiter. It is not a row.
@@ -55,7 +59,7 @@ def rows_of(text: str, recognized: Callable[[Sequence[str]], int]) -> tuple[str,
     don't match.
 
     The delimiter is the one that a first line like `sep=;` names. Otherwise it is the one that gives the first row that is not blank the most
-    known headers, which `recognized` counts.
+    known headers, which `recognized` counts; if it has none, the next rows decide.
     """
     declared = _DECLARATION.match(text)
     if declared is not None:
@@ -87,19 +91,27 @@ def _rows(text: str, delimiter: str, lines_before: int) -> Iterator[tuple[int, i
 
 
 def _likely_delimiter(text: str, recognized: Callable[[Sequence[str]], int]) -> str:
-    """The delimiter with the most known headers. A header can span lines, so each delimiter is tried up to the first row that is not blank."""
+    """The delimiter with the most known headers in the first row that is not blank, or, if it has none, in one of the rows after it."""
     best, most = "", -1
     trouble: csv.Error | None = None
-    for delimiter in DELIMITERS:
-        try:
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            number = recognized(next((row for row in rows if any(cell.strip() for cell in row)), []))
-        except csv.Error as error:
-            trouble = error
-            continue
-        if number > most:
-            best, most = delimiter, number
+    for number_of_rows in (1, 1 + MOST_ROWS_ABOVE):
+        for delimiter in DELIMITERS:
+            try:
+                number = max(map(recognized, islice(_filled_rows(text, delimiter), number_of_rows)), default=0)
+            except csv.Error as error:
+                trouble = error
+                continue
+            if number > most:
+                best, most = delimiter, number
+        if most != 0:
+            break
     if not best:
         line = text[: len(text) - len(text.lstrip(_NOTHING))].count("\n") + 1
         raise UnreadableFileError(f"can't be divided into cells ({trouble})", line) from trouble
     return best
+
+
+def _filled_rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    # A header can span lines.
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return (row for row in rows if any(cell.strip() for cell in row))

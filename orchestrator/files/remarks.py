@@ -13,6 +13,7 @@ class RemarkCode(StrEnum):
 
     OTHER_SHEETS = "other_sheets"
     HIDDEN_SHEETS = "hidden_sheets"
+    ROWS_ABOVE = "rows_above"
     UNKNOWN_COLUMNS = "unknown_columns"
     UNTITLED_COLUMNS = "untitled_columns"
     HIDDEN_COLUMNS = "hidden_columns"
@@ -20,6 +21,7 @@ class RemarkCode(StrEnum):
     UNUSUAL_LETTERS = "unusual_letters"
     POSSIBLE_ROWS = "possible_rows"
     POSSIBLE_HOURS = "possible_hours"
+    POSSIBLE_CLOCK = "possible_clock"
     MISREAD_NOTES = "misread_notes"
     NARROW_NOTES = "narrow_notes"
 
@@ -64,6 +66,7 @@ class Doubts:
 
     whole_rows: list[int] = field(default_factory=list)
     split_numbers: list[int] = field(default_factory=list)
+    clocks: list[int] = field(default_factory=list)
     misread: list[int] = field(default_factory=list)
     hashes: list[int] = field(default_factory=list)
 
@@ -79,6 +82,11 @@ class Doubts:
                 RemarkCode.POSSIBLE_HOURS,
                 self.split_numbers,
                 "a duration before hours was read as minutes; if a decimal comma has split it, put it in quotes",
+            ),
+            (
+                RemarkCode.POSSIBLE_CLOCK,
+                self.clocks,
+                "hours were read with decimals, so 1.30 h are 78 minutes; if hours and minutes are meant, write 1:30",
             ),
             (
                 RemarkCode.MISREAD_NOTES,

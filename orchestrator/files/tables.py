@@ -11,7 +11,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from orchestrator.files import delimited
-from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, is_only_hashes, shown
+from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, is_only_hashes, may_be_clock, shown
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.division import Split, holds_rows, split_number
 from orchestrator.files.encodings import misread_part, unusual_letters
@@ -110,8 +110,8 @@ def read_content(
 
     Raises BadFileError if no row can be read: with all that is wrong with the header, or with what the file is.
 
-    The header is the first row that is not blank. A title matches a column's name or an alias in upper or lower case, with blanks, underscores
-    or hyphens. Columns with other titles are not read, with a remark.
+    The header is the first row that is not blank. Up to five rows with one cell, such as a title, may stand above it. A title matches a
+    column's name or an alias in upper or lower case, with blanks, underscores or hyphens. Columns with other titles are not read, with a remark.
     """
     known = {_normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
     mistakes: list[FileMistake] = []
@@ -119,6 +119,7 @@ def read_content(
     untitled: set[int] = set()
     doubts = Doubts()
     header: _Header | None = None
+    above: list[_Row] = []
     unread_rows = 0
     try:
         source = _opened(name, raw, known)
@@ -127,8 +128,13 @@ def read_content(
                 continue
             if len(mistakes) >= _MOST_MISTAKES:
                 raise UnreadableFileError("has more mistakes than are listed here", row.line)
-            if header is None:
-                header = _read_header(name, row, known, columns)
+            if header is None and len(above) < delimited.MOST_ROWS_ABOVE and _is_above_header(row, known):
+                above.append(row)
+            elif header is None:
+                if above and not _is_whole_header(row, known, columns):
+                    # The rows above may be records, so the first row has to be the header.
+                    row, above = above[0], []
+                header = _read_header(name, row, known, columns, source.sheet)
                 _refuse_swallowed_rows(name, row, header, source.delimiter, doubts)
             elif most_rows is not None and len(records) >= most_rows:
                 unread_rows += 1
@@ -137,10 +143,17 @@ def read_content(
                 untitled.update(_untitled_with_value(header, row.cells))
     except UnreadableFileError as error:
         raise BadFileError([*mistakes, FileMistake(name, str(error), line=error.line)]) from error
+    if header is None and above:
+        header, above = _read_header(name, above[0], known, columns, source.sheet), []
     if header is None:
         raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
     mistakes += check(name, records)
-    remarks = [*source.remarks, *_remarks(name, header, source, records, sorted(untitled)), *doubts.remarks(name)]
+    if above:
+        detail = "above the header, and so not read: row"
+        remarks = [about_rows(name, RemarkCode.ROWS_ABOVE, detail, [row.number for row in above])]
+    else:
+        remarks = []
+    remarks += [*source.remarks, *_remarks(name, header, source, records, sorted(untitled)), *doubts.remarks(name)]
     found = frozenset(column.name for column in header.found if column is not None)
     return TableContent(records, mistakes, remarks, found, _unread(header), len(records) + unread_rows)
 
@@ -155,12 +168,13 @@ class _Row:
 @dataclass(frozen=True, slots=True)
 class _Source:
     """The rows of a file as they are read. Rows and columns count from 1. A workbook has no delimiter, and its
-    encoding is certain."""
+    encoding is certain; `sheet` is the one that is read if there are others."""
 
     rows: Iterable[_Row]
     delimiter: str | None = None
     remarks: Sequence[FileRemark] = ()
     encoding: str = delimited.UTF_8
+    sheet: str | None = None
     hidden_rows: frozenset[int] = frozenset()
     hidden_columns: frozenset[int] = frozenset()
 
@@ -202,7 +216,8 @@ def _workbook(name: str, raw: bytes) -> _Source:
         detail = f"hidden sheets are not read: {', '.join(sheet.hidden_sheets)}"
         remarks.append(about_names(name, RemarkCode.HIDDEN_SHEETS, detail, sheet.hidden_sheets))
     rows = (_Row(number, None, cells) for number, cells in sheet.rows())
-    return _Source(rows, None, remarks, hidden_rows=sheet.hidden_rows, hidden_columns=sheet.hidden_columns)
+    named = sheet.name if sheet.other_sheets else None
+    return _Source(rows, None, remarks, sheet=named, hidden_rows=sheet.hidden_rows, hidden_columns=sheet.hidden_columns)
 
 
 def _normal(title: str) -> str:
@@ -220,8 +235,21 @@ def _is_blank(cells: Sequence[Cell]) -> bool:
     return all(map(is_blank, cells))
 
 
-def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Sequence[Column]) -> _Header:
-    """The header in this row. Raises BadFileError with all its mistakes."""
+def _is_above_header(row: _Row, known: Mapping[str, Column]) -> bool:
+    """Whether the row can be a title above the header: it has one cell, which is no column's title."""
+    filled = [cell for cell in row.cells if not is_blank(cell)]
+    return len(filled) == 1 and _normal(shown(filled[0])) not in known
+
+
+def _is_whole_header(row: _Row, known: Mapping[str, Column], columns: Sequence[Column]) -> bool:
+    """Whether the row has the titles of at least two columns, and of all that are required."""
+    found = [column for cell in row.cells if (column := known.get(_normal(shown(cell)))) is not None]
+    return len(found) > 1 and all(column in found for column in columns if column.is_required)
+
+
+def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Sequence[Column], sheet: str | None) -> _Header:
+    """The header in this row, and in this sheet if there are others. Raises BadFileError with all its mistakes."""
+    of_sheet = "" if sheet is None else f" of the sheet {excerpt(sheet)}"
     titles = [" ".join(shown(cell).split()) for cell in row.cells]
     found = [known.get(_normal(title)) for title in titles]
     mistakes = [
@@ -236,7 +264,7 @@ def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Seq
             mistakes.append(FileMistake(name, detail, row.number, row.line, column.name, code="repeated_column"))
         elif times == 0 and column.is_required:
             other_names = f" (or {', '.join(column.aliases)})" if column.aliases else ""
-            detail = f"is missing from the header{other_names}"
+            detail = f"is missing from the header{of_sheet}{other_names}"
             mistakes.append(FileMistake(name, detail, row.number, row.line, column.name, code="missing_column"))
     if mistakes:
         raise BadFileError(mistakes)
@@ -335,6 +363,8 @@ def _record(
         try:
             if column.is_duration and delimiter == ",":
                 _refuse_split_number(row, position, doubts)
+            if column.is_duration and may_be_clock(cell):
+                doubts.clocks.append(row.number)
             values[column.name] = column.parse(cell)
             if column.is_private and isinstance(cell, str):
                 _doubt_notes(row, cell, delimiter, doubts)

@@ -66,9 +66,37 @@ def test_hours_may_have_a_comma_or_a_point(twentieths: int, point: str, unit: st
 
 
 @pytest.mark.parametrize(
+    ("written", "minutes"),
+    [
+        ("1:30:00", 90),
+        ("01:30:00", 90),
+        ("90 minutter", 90),
+        ("1 minutt", 1),
+        ("90 minutes", 90),
+        ("90 mins", 90),
+        ("1,5 timer", 90),
+        ("1 time", 60),
+        ("2 hours", 120),
+        ("1.5 hrs.", 90),
+        ("1 t 30 min", 90),
+        ("1t30m", 90),
+        ("1 time 5 minutter", 65),
+    ],
+)
+def test_a_duration_is_read_with_its_words_and_with_seconds_that_are_0(written: str, minutes: int) -> None:
+    assert cells.minutes(written) == minutes
+
+
+@pytest.mark.parametrize(
     ("written", "reason"),
     [
         ("", "is empty"),
+        ("1:30:10", "not a duration"),
+        ("90:00:00:00", "not a duration"),
+        ("1,5 t 30 min", "not a duration"),
+        ("1 t 60 min", "not a duration"),
+        ("1t30", "not a duration"),
+        ("90 meter", "not a duration"),
         ("an hour", "not a duration"),
         ("-5", "not a duration"),
         ("1,5", "not a duration"),  # It could be hours or minutes.

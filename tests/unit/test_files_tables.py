@@ -245,3 +245,75 @@ def test_a_mentor_in_two_rows_is_named_beside_bad_cells() -> None:
         'a.csv, row 6, column minutes: "',
         'a.csv, row 4, column mentor_id: "m-1',
     ]
+
+
+# --- Above the header ---------------------------------------------------------------------------------------------------------
+
+ROWS = "mentor;type;date;minutes\nm-1;x;2026-03-25;60\n"
+
+
+@pytest.mark.parametrize(
+    ("above", "numbers"),
+    [("Likepersoner, april\n", "1"), ("April;;;\n;;;\n", "1"), ("\nTabell 1\nav; \n;1. mai;;\n", "2, 3, 4")],
+)
+def test_titles_above_the_header_are_not_read_and_mentioned(above: str, numbers: str) -> None:
+    table = read_registrations("a.csv", (above + ROWS).encode())
+    assert [(record.row, record.values["mentor_id"]) for record in table.rows] == [(above.count("\n") + 2, "m-1")]
+    assert table.remarks == [f"a.csv: above the header, and so not read: row {numbers}"]
+    cells = [line.split(";") for line in (above + ROWS).splitlines()]
+    table = read_registrations("a.xlsx", workbook(*cells))
+    assert (len(table.rows), table.remarks) == (1, [f"a.xlsx: above the header, and so not read: row {numbers}"])
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "m-9;x;2026-03-24;60\n",  # a record: somebody has sorted the header into the list
+        "m-9;;2026-03-24;\n",
+        "Liste\nm-9;x;2026-03-24;60\n",
+        "1\n2\n3\n4\n5\n6\n",
+        "minutes\n",
+        '"Liste\n',
+    ],
+)
+def test_a_header_below_what_may_be_records_is_refused(above: str) -> None:
+    assert mistakes("a.csv", (above + ROWS).encode())
+    assert mistakes("a.csv", above.encode())
+
+
+def test_a_title_above_half_a_header_is_refused_for_the_first_row() -> None:
+    found = mistakes("a.csv", b"Liste\nmentor;type;date\nm-1;x;2026-03-25\n")
+    assert [each.split(":")[0] for each in found] == [f"a.csv, row 1, column {column.name}" for column in COLUMNS[:4]]
+
+
+def test_a_missing_column_is_named_with_the_sheet_if_there_are_others() -> None:
+    found = mistakes("a.xlsx", workbook(["Summary"], Liste=[HEADER]))
+    assert len(found) == 4
+    assert all("is missing from the header of the sheet Sheet (or" in each for each in found)
+    assert "the sheet" not in mistakes("a.xlsx", workbook(["Summary"]))[0]
+
+
+@pytest.mark.parametrize(
+    ("duration", "minutes", "is_doubtful"),
+    [
+        ("1,30 t", 78, True),
+        ("1.45 h", 87, True),
+        ("0,20 timer", 12, True),
+        ("1,25 t", 75, False),
+        ("1,50 t", 90, False),
+        ("1,5 t", 90, False),
+    ],
+)
+def test_hours_that_may_be_hours_and_minutes_are_read_with_a_remark(duration: str, minutes: int, is_doubtful: bool) -> None:
+    table = read_registrations("a.csv", ROWS.replace("60", duration).encode())
+    assert table.rows[0].values["duration_minutes"] == minutes
+    assert [remark.startswith("a.csv: hours were read with decimals") for remark in table.remarks] == [True] * is_doubtful
+
+
+def test_a_date_in_notes_has_no_time_if_it_is_midnight() -> None:
+    rows: list[list[Any]] = [
+        HEADER,
+        ["m", "x", "2026-03-25", 60, datetime(2026, 5, 1)],
+        ["n", "x", "2026-03-25", 60, datetime(2026, 5, 1, 9, 30)],
+    ]  # noqa: DTZ001
+    assert [record["notes"] for record in values("a.xlsx", workbook(*rows))] == ["2026-05-01", "2026-05-01 09:30:00"]
