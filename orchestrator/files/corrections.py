@@ -129,7 +129,11 @@ _PARSERS: Mapping[str, Callable[[Cell], Any]] = {
 # Cells are parsed only if they differ from the item's values.
 _READ: Sequence[Column] = (
     Column("item_id", _item_id, ("item",)),
-    *(replace(column, parse=_as_it_is, is_required=False) for column in COLUMNS if column.name != "client_reference"),
+    *(
+        replace(column, parse=_as_it_is, is_required=False, is_compared=True)
+        for column in COLUMNS
+        if column.name != "client_reference"
+    ),
     Column("attempt", _as_it_is, is_required=False),
     Column("override_duplicates", lambda cell: None if cells.is_blank(cell) else _flag(cell), ("override",), is_required=False),
 )

@@ -33,7 +33,8 @@ _MOST_MISTAKES = 50_000
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column to read. `parse` takes a cell, and raises BadCellError. The values of a column that `is_private` are never shown. `code` is that
-    of a mistake which has none of its own. A column that `is_duration` may have hours with a decimal comma."""
+    of a mistake which has none of its own. A column that `is_duration` may have hours with a decimal comma. The letters of
+    one that `is_compared` with an exported value are not doubted, because they may be the exported ones."""
 
     name: str
     parse: Callable[[Cell], Any]
@@ -42,6 +43,7 @@ class Column:
     is_private: bool = False
     code: str = "bad_value"
     is_duration: bool = False
+    is_compared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +369,7 @@ def _record(
                 doubts.clocks.append(row.number)
             values[column.name] = column.parse(cell)
             if column.is_private and isinstance(cell, str):
-                _doubt_notes(row, cell, delimiter, doubts)
+                _doubt_notes(row, cell, column, delimiter, doubts)
         except BadCellError as error:
             seen = None if column.is_private else excerpt(shown(cell))
             code = error.code or column.code
@@ -375,10 +377,10 @@ def _record(
     return TableRow(row.number, row.line, values)
 
 
-def _doubt_notes(row: _Row, notes: str, delimiter: str | None, doubts: Doubts) -> None:
+def _doubt_notes(row: _Row, notes: str, column: Column, delimiter: str | None, doubts: Doubts) -> None:
     if delimiter is not None and is_only_hashes(notes):
         doubts.hashes.append(row.number)
-    if misread_part(notes) is not None:
+    if not column.is_compared and misread_part(notes) is not None:
         doubts.misread.append(row.number)
 
 

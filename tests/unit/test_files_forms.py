@@ -356,7 +356,7 @@ def test_notes_that_were_kept_in_another_form_are_named_without_their_text(expor
     csv.writer(text).writerows([["item_id", "notes", "mentor_id"], [FIRST, cell, "482"]])
     found = read_corrections("c.csv", text.getvalue().encode()).against([item_of(FIRST, notes=exported, mentor_id="00482")])
     assert found.corrections == [{"item_id": FIRST}]
-    remark = found.remarks[-1]
+    [remark] = found.remarks
     assert remark.endswith("row 2, mentor_id 482 for 00482; row 2, notes" if is_named else "row 2, mentor_id 482 for 00482")
 
 

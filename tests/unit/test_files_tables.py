@@ -311,9 +311,6 @@ def test_hours_that_may_be_hours_and_minutes_are_read_with_a_remark(duration: st
 
 
 def test_a_date_in_notes_has_no_time_if_it_is_midnight() -> None:
-    rows: list[list[Any]] = [
-        HEADER,
-        ["m", "x", "2026-03-25", 60, datetime(2026, 5, 1)],
-        ["n", "x", "2026-03-25", 60, datetime(2026, 5, 1, 9, 30)],
-    ]  # noqa: DTZ001
-    assert [record["notes"] for record in values("a.xlsx", workbook(*rows))] == ["2026-05-01", "2026-05-01 09:30:00"]
+    midnight, later = datetime(2026, 5, 1), datetime(2026, 5, 1, 9, 30)  # noqa: DTZ001 - as a workbook has them
+    raw = workbook(HEADER, ["m", "x", "2026-03-25", 60, midnight], ["n", "x", "2026-03-25", 60, later])
+    assert [record["notes"] for record in values("a.xlsx", raw)] == ["2026-05-01", "2026-05-01 09:30:00"]
