@@ -17,6 +17,8 @@ Cell = str | int | float | date | time | timedelta
 """A cell as it was read: always text in CSV, in a workbook the type that the spreadsheet program stored. A blank cell is the empty text."""
 
 _ISO_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
+# Programs that store dates with a time export midnight as well.
+_MIDNIGHT = re.compile(r"[ T]0?0[:.]00(?:[:.]00(?:[.,]0+)?)?$")
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
 
 _MINUTE_WORD, _HOUR_WORD = r"min(?:s|utes?|utt(?:er)?)?\.?", r"(?:h|hrs?|hours?|t|timer?)\.?"
@@ -252,6 +254,7 @@ def calendar_date(cell: Cell) -> date:
             "has slashes, which some read as day/month and others as month/day; write 2026-03-25 or 25.03.2026 instead",
             "slashes",
         )
+    value = _MIDNIGHT.sub("", value)
     if match := _ISO_DATE.fullmatch(value):
         year, month, day = match.groups()
     elif match := _DOTTED_DATE.fullmatch(value):
@@ -297,6 +300,13 @@ _NO_DURATION = "is not a duration; write minutes (90), hours and minutes (1:30) 
 def may_be_clock(cell: Cell) -> bool:
     """Whether a duration such as `1.30 t`, which is 78 minutes, may be meant as an hour and 30 minutes."""
     return type(cell) is str and _CLOCK_WITH_POINT.fullmatch(visible(cell).strip()) is not None
+
+
+def has_no_unit(cell: Cell) -> bool:
+    """Whether a duration is only a number. It is read as minutes."""
+    if isinstance(cell, Number):
+        return not number_formats.alters_amount(cell.format)
+    return isinstance(cell, str) and visible(cell).strip().isdigit()
 
 
 def _written_duration(cell: Cell) -> str:

@@ -21,6 +21,7 @@ class RemarkCode(StrEnum):
     UNUSUAL_LETTERS = "unusual_letters"
     POSSIBLE_ROWS = "possible_rows"
     POSSIBLE_HOURS = "possible_hours"
+    SHORT_DURATIONS = "short_durations"
     POSSIBLE_CLOCK = "possible_clock"
     MISREAD_NOTES = "misread_notes"
     NARROW_NOTES = "narrow_notes"
@@ -62,10 +63,15 @@ def first_of(names: Sequence[object]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """The rows that a program may have changed, although nothing proves it. They are read, with a remark."""
+    """The rows that a program may have changed, although nothing proves it. They are read, with a remark.
+
+    Rows with `short` durations without a unit are remarked on only if no row has a `long` one: then they may be hours.
+    """
 
     whole_rows: list[int] = field(default_factory=list)
     split_numbers: list[int] = field(default_factory=list)
+    short: list[int] = field(default_factory=list)
+    long: list[int] = field(default_factory=list)
     clocks: list[int] = field(default_factory=list)
     misread: list[int] = field(default_factory=list)
     hashes: list[int] = field(default_factory=list)
@@ -82,6 +88,11 @@ class Doubts:
                 RemarkCode.POSSIBLE_HOURS,
                 self.split_numbers,
                 "a duration before hours was read as minutes; if a decimal comma has split it, put it in quotes",
+            ),
+            (
+                RemarkCode.SHORT_DURATIONS,
+                [] if self.long else self.short,
+                "all durations are 9 minutes or less; if they are hours, write them as 2 h",
             ),
             (
                 RemarkCode.POSSIBLE_CLOCK,

@@ -11,7 +11,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from orchestrator.files import delimited
-from orchestrator.files.cells import BadCellError, BrokenCell, Cell, is_blank, is_only_hashes, may_be_clock, shown
+from orchestrator.files.cells import BadCellError, BrokenCell, Cell, has_no_unit, is_blank, is_only_hashes, may_be_clock, shown
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.division import Split, holds_rows, split_number
 from orchestrator.files.encodings import misread_part, unusual_letters
@@ -25,6 +25,9 @@ _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 
 # No column has a longer name, and the beginning of a value is enough to find a mistake.
 _MAX_SHOWN_CHARACTERS = 200
+
+# Hardly any activity takes as few minutes.
+_LONGEST_SHORT_MINUTES = 9
 
 # Enough for five in every row of the largest default submission. A damaged file can have millions, which nobody would read.
 _MOST_MISTAKES = 50_000
@@ -368,6 +371,9 @@ def _record(
             if column.is_duration and may_be_clock(cell):
                 doubts.clocks.append(row.number)
             values[column.name] = column.parse(cell)
+            if column.is_duration and isinstance(values[column.name], int):
+                is_short = 0 < values[column.name] <= _LONGEST_SHORT_MINUTES and has_no_unit(cell)
+                (doubts.short if is_short else doubts.long).append(row.number)
             if column.is_private and isinstance(cell, str):
                 _doubt_notes(row, cell, column, delimiter, doubts)
         except BadCellError as error:

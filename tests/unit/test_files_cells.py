@@ -65,6 +65,14 @@ def test_hours_may_have_a_comma_or_a_point(twentieths: int, point: str, unit: st
     assert cells.minutes(hours) == twentieths * 3
 
 
+@pytest.mark.parametrize("midnight", [" 00:00", " 0:00:00", "T00:00:00", " 00.00", " 00:00:00.000"])
+def test_a_date_may_be_followed_by_midnight_and_by_no_other_time(midnight: str) -> None:
+    for written in ("2026-03-25", "25.03.2026"):
+        assert cells.calendar_date(written + midnight) == date(2026, 3, 25)
+        with pytest.raises(BadCellError, match="is not a date"):
+            cells.calendar_date(written + midnight.replace("0", "1", 1))
+
+
 @pytest.mark.parametrize(
     ("written", "minutes"),
     [

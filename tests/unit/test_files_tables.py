@@ -314,3 +314,19 @@ def test_a_date_in_notes_has_no_time_if_it_is_midnight() -> None:
     midnight, later = datetime(2026, 5, 1), datetime(2026, 5, 1, 9, 30)  # noqa: DTZ001 - as a workbook has them
     raw = workbook(HEADER, ["m", "x", "2026-03-25", 60, midnight], ["n", "x", "2026-03-25", 60, later])
     assert [record["notes"] for record in values("a.xlsx", raw)] == ["2026-05-01", "2026-05-01 09:30:00"]
+
+
+@pytest.mark.parametrize(
+    ("durations", "is_mentioned"),
+    [(["2", "1", "9"], True), (["2", "10"], False), (["0"], False), (["2", "1,5 t"], False), (["5 min"], False)],
+)
+def test_durations_that_are_all_very_short_are_read_with_a_remark(durations: list[str], is_mentioned: bool) -> None:
+    rows = "".join(f"m-{number};x;2026-03-25;{duration}\n" for number, duration in enumerate(durations))
+    remarks = read_registrations("a.csv", f"mentor;type;date;minutes\n{rows}".encode()).remarks
+    said = "a.csv: all durations are 9 minutes or less; if they are hours, write them as 2 h: row 2, 3, 4"
+    assert remarks == ([said] if is_mentioned else [])
+
+
+def test_hours_in_a_workbook_without_a_unit_are_read_with_a_remark() -> None:
+    [remark] = read_registrations("a.xlsx", workbook(HEADER, ["m", "x", "2026-03-25", 2, "n"])).remarks
+    assert remark.endswith("write them as 2 h: row 2")
