@@ -15,6 +15,7 @@ from api.access.identity import ANY_ORGANIZATION, ORGANIZATION_ID_PATTERN, Ident
 from api.access.jwks import Jwks
 from api.http.problems import ProblemError, bad_token
 from orchestrator.batches.model import Role
+from orchestrator.process.outgoing import check_address
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.settings import LOOPBACK, Settings
 from schemas.fields import Id, canonical_id
@@ -174,8 +175,9 @@ def authenticator(settings: Settings) -> Authenticator:
 
 
 def safe_url(url: str, name: str) -> str:
-    """Returns the URL if nobody can change its response in transit. `name`: what says it. Raises UnsafeStartError."""
+    """Returns the URL if it can be called, and nobody can change its response in transit. `name`: what says it. Raises UnsafeStartError."""
     try:
+        check_address(url)
         parts = urlsplit(url)
     except ValueError as error:
         raise UnsafeStartError(f"{name} is not a URL: {error}") from error

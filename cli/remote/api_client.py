@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from cli.remote.target import Target
 from cli.terminal.failures import ApiProblemError, BadInputError, CommandError, UnreachableError
-from orchestrator.process.outgoing import UnusableWayError, heeds_environment, usable_way
+from orchestrator.process.outgoing import UnusableWayError, check_address, heeds_environment, usable_way
 from schemas.paths import API_PATH
 from schemas.statuses import TERMINAL_BATCH_STATUSES
 
@@ -169,7 +169,8 @@ async def opened(target: Target, remark: Callable[[str], None], patience: Patien
     """Yields a client of the target's API. Raises BadInputError for an invalid address."""
     try:
         url = httpx.URL(target.url)
-    except httpx.InvalidURL as error:
+        check_address(target.url)
+    except (httpx.InvalidURL, ValueError) as error:
         raise BadInputError(f"{target.url} is not a valid URL: {error}") from error
     if url.scheme not in {"http", "https"} or not url.host:
         raise BadInputError(f"{target.url} is not a URL like https://bulkreg.example.org")

@@ -82,10 +82,27 @@ def _passed(span: Span, committed: Positions, progress: Positions) -> Span:
 def _named(reader: TopicReader, spans: list[Span]) -> Iterator[UUID]:
     """Yields the batches that submissions name. Most events end here, so their items are not checked."""
     for _, envelope in _envelopes(reader, spans, BATCH_SUBMITTED):
-        try:
-            yield UUID(orjson.loads(envelope.data)["batch_id"])
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # the splitter has put it aside as a dead letter
+        if (batch_id := _batch_of(envelope)) is not None:
+            yield batch_id
+
+
+def _batch_of(envelope: Envelope) -> UUID | None:
+    """The batch of a submission; None if the splitter has put it aside as a dead letter."""
+    try:
+        return UUID(orjson.loads(envelope.data)["batch_id"])
+    except orjson.JSONDecodeError:
+        return _strictly_read(envelope)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _strictly_read(envelope: Envelope) -> UUID | None:
+    """The same by the parser of the splitter, which accepts an unpaired surrogate in a field that nobody reads."""
+    try:
+        data = read_event(Topic.BATCHES, envelope)
+    except UnreadableError:
+        return None
+    return data.batch_id if isinstance(data, BatchSubmitted) else None
 
 
 def _events(reader: TopicReader, spans: list[Span], event_type: str) -> Iterator[tuple[RawRecord, EventData]]:

@@ -1,4 +1,4 @@
-"""Which of our HTTP requests go through a proxy, and the error for a proxy or certificate setting that can't be used."""
+"""Which of our HTTP requests go through a proxy, and the errors for an address, a proxy or a certificate setting that can't be used."""
 
 import os
 from collections.abc import Iterator
@@ -9,11 +9,23 @@ from orchestrator.process.loopback import is_this_machine
 from orchestrator.process.refused_start import RefusedStartError
 
 # The variables that HTTP clients read, in upper and in lower case.
-_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_VARIABLES = (*_PROXIES, "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class UnusableWayError(RefusedStartError):
     """The environment's proxies or certificates can't be used for a request. The message names the variables."""
+
+
+def check_address(url: str) -> None:
+    """Raises ValueError if no client can call this URL. Clients notice it only when they connect, each with another error."""
+    parts = urlsplit(url)
+    if parts.port == 0:  # any other port out of range raises an error here
+        raise ValueError("its port is 0")
+    try:
+        (parts.hostname or "").encode("idna")
+    except UnicodeError as error:
+        raise ValueError("its host is no name: a part of it is empty or has more than 63 characters") from error
 
 
 def heeds_environment(url: str) -> bool:
@@ -23,8 +35,12 @@ def heeds_environment(url: str) -> bool:
 
 @contextmanager
 def usable_way(url: str) -> Iterator[None]:
-    """Turns any error of a client's constructor in the block into UnusableWayError."""
+    """Checks the environment's proxies, and turns any error of a client's constructor in the block into UnusableWayError."""
     try:
+        if heeds_environment(url):
+            for name in _PROXIES:
+                _check_proxy(os.environ.get(name, ""))
+                _check_proxy(os.environ.get(name.lower(), ""))
         yield
     except Exception as error:  # the constructor raises ImportError, ValueError, OSError and its own, each for another variable
         names = [name for known in _VARIABLES for name in (known, known.lower()) if os.environ.get(name)]
@@ -33,3 +49,8 @@ def usable_way(url: str) -> Iterator[None]:
             " http://host:port or https://host:port, NO_PROXY a list of names separated by commas, SSL_CERT_FILE a file of certificates;"
             " correct or unset them"
         ) from error
+
+
+def _check_proxy(proxy: str) -> None:
+    """Raises ValueError for a proxy that no client can call. `host:port` means http."""
+    check_address(proxy if "://" in proxy else f"http://{proxy}")

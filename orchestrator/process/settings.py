@@ -19,6 +19,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
 from orchestrator.process.database_urls import database_url
+from orchestrator.process.outgoing import check_address
 from schemas.events import MAX_BATCH_BYTES
 from schemas.strict_json import MAX_JSON_DEPTH
 
@@ -429,7 +430,7 @@ class Settings(BaseSettings):
     def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             try:
-                database_url(value.get_secret_value())
+                _check_port(database_url(value.get_secret_value()))
             except (ArgumentError, ValueError):
                 raise ValueError("must be a URL like postgresql://user:password@host:5432/database") from None
         return value
@@ -468,6 +469,16 @@ class Settings(BaseSettings):
             message = f"max_items ({self.max_items}) must not exceed max_backlog_items ({self.max_backlog_items})"
             raise ValueError(message)
         return self
+
+    @field_validator("registration_url")
+    @classmethod
+    def _can_be_called(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                check_address(value)
+            except ValueError as error:
+                raise ValueError(f"is not a URL that can be called: {error}") from error
+        return value
 
     @model_validator(mode="after")
     def _notes_travel_encrypted(self) -> Self:
@@ -562,6 +573,11 @@ class Settings(BaseSettings):
         if self.owner_url.password is None:
             return None
         return hmac.new(self.owner_url.password.encode(), role.encode(), hashlib.sha256).hexdigest()
+
+
+def _check_port(url: URL) -> None:
+    if url.port is not None and not 0 < url.port <= 65_535:
+        raise ValueError("the port is out of range")
 
 
 def _padded(keys: SecretStr) -> Sequence[bytes]:

@@ -4,16 +4,17 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from api.access.authentication import authenticator
 from api.access.jwks import Jwks
+from api.app import refuse_unsafe_start
 from cli.remote.api_client import opened
 from cli.remote.target import Target
 from cli.terminal.failures import BadInputError
 from consumers.external.http_client import refuse_unusable_way
 from orchestrator.process.loopback import is_this_machine
-from orchestrator.process.outgoing import UnusableWayError, heeds_environment
+from orchestrator.process.outgoing import UnusableWayError, check_address, heeds_environment
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.settings import Settings
 
@@ -24,6 +25,9 @@ UNUSABLE = [
     {"HTTPS_PROXY": "socks4://user:secret@127.0.0.1:1080"},
     {"all_proxy": "ftp://127.0.0.1"},
     {"https_proxy": "http://host:notaport"},
+    {"HTTPS_PROXY": "http://127.0.0.1:65536"},
+    {"all_proxy": "127.0.0.1:0"},
+    {"HTTPS_PROXY": "http://proxy..example.org:3128"},
     {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "[::1,fe80::/10]:x"},
     {"SSL_CERT_FILE": "/nowhere/ca.pem"},
     {"SSL_CERT_FILE": "/dev/null"},
@@ -100,3 +104,42 @@ def test_which_hosts_are_this_machine(host: str, is_ours: bool) -> None:
 def test_a_proxy_is_used_only_for_other_machines() -> None:
     assert heeds_environment(ELSEWHERE)
     assert not heeds_environment("http://127.0.0.1:8080")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "127.0.0.1:65536",
+        "127.0.0.1:99999",
+        "127.0.0.1:0",
+        "127.0.0.1:-1",
+        "127.0.0.1:x",
+        "a..example.org",
+        "a" * 64 + ".org",
+        "[::1",
+    ],
+)
+def test_an_address_that_nobody_can_call_is_refused_before_it_is_used(place: str) -> None:
+    """asyncio raises OverflowError for such a port when it connects, and `getaddrinfo` counts modulo 65536."""
+    url = f"https://{place}/"
+    with pytest.raises(BadInputError, match="not a valid URL"):
+        open_client(url)
+    with pytest.raises(ValidationError, match="registration_url"):
+        Settings(registration_url=url)
+    for settings in (
+        {"jwt_jwks_url": url},
+        {"oidc_issuer": url, "oidc_client_id": "x", "public_url": "https://bulkreg.example.org"},
+    ):
+        with pytest.raises(RefusedStartError):
+            refuse_unsafe_start(Settings.model_validate(settings))
+
+
+@pytest.mark.parametrize("port", [0, 65_536])
+def test_a_database_at_a_port_that_does_not_exist_is_refused(port: int) -> None:
+    with pytest.raises(ValidationError, match="must be a URL like"):
+        Settings(database_url=SecretStr(f"postgresql://user:password@127.0.0.1:{port}/database"))
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:65535", "[::1]:1", "a_b.example.org.", "bulkreg", "bl\u00e5b\u00e6r.example:8443"])
+def test_an_address_that_may_exist_is_accepted(place: str) -> None:
+    check_address(f"https://{place}/")
