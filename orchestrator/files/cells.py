@@ -41,6 +41,10 @@ _ERROR_TEXT = re.compile(
 )
 # What a spreadsheet program writes for a long number. Other digits of it are lost.
 _SHORTENED = re.compile(r"[1-9](?:[.,][0-9]{1,14})?E\+[0-9]{2,3}")
+# What a program writes for an id that it has taken for a number with decimals, or for a date.
+_CONVERTED = re.compile(r"[0-9]+[.,]0|[0-9]{4}-[0-9]{2}-[0-9]{2}[ T]00:00:00")
+# What databases and programs export for an empty value.
+_NO_VALUE = frozenset({"NULL", "[NULL]", "(null)", "<null>", "\\N", "NaN", "<NA>", "NaT"})
 _TOO_NARROW = re.compile("#{3,}")
 
 
@@ -174,6 +178,10 @@ def identifier(cell: Cell) -> str:
         raise BadCellError("contains a line break or another control character")
     if value.startswith("="):
         raise BadCellError("is a formula in a text; write the id itself")
+    if value in _NO_VALUE:
+        raise BadCellError("is what a program writes for an empty value; write the id itself")
+    if _CONVERTED.fullmatch(value):
+        raise BadCellError("is an id that a program has changed into a number with decimals or a date; write the id itself")
     if _SHORTENED.fullmatch(value):
         raise BadCellError(
             "is a number that a spreadsheet program has shortened; format the column as text and write the id again"

@@ -133,7 +133,18 @@ def test_a_value_that_only_a_rule_forbids_is_accepted_here() -> None:
 
 @pytest.mark.parametrize(
     ("cell", "meant"),
-    [("mentor-1", "mentor-1"), (482, "482"), (482.0, "482"), (" x ", "x"), ("1E5", "1E5"), ("12E+05", "12E+05")],
+    [
+        ("mentor-1", "mentor-1"),
+        (482, "482"),
+        (482.0, "482"),
+        (" x ", "x"),
+        ("1E5", "1E5"),
+        ("1.00", "1.00"),
+        ("a.0", "a.0"),
+        ("Null", "Null"),
+        ("2026-02-01", "2026-02-01"),
+        ("12E+05", "12E+05"),
+    ],
 )
 def test_an_id_is_what_a_person_sees(cell: Cell, meant: str) -> None:
     assert cells.identifier(cell) == meant
@@ -148,6 +159,12 @@ def test_an_id_is_what_a_person_sees(cell: Cell, meant: str) -> None:
         (datetime(2026, 12, 3), "has changed into a date"),  # noqa: DTZ001
         (FormulaError("#REF!"), "error of a formula"),
         ("1E+05", "has shortened"),
+        ("482.0", "number with decimals"),
+        ("00482,0", "number with decimals"),
+        ("2026-02-01 00:00:00", "or a date"),
+        ("NULL", "for an empty value"),
+        ("\\N", "for an empty value"),
+        ("NaN", "for an empty value"),
         ("1,23457E+11", "has shortened"),
         ("1.23457E+11", "has shortened"),
         ("k†re", "read in a wrong encoding"),
