@@ -9,7 +9,7 @@ from schemas.api.base import NOT_EMPTY, Request, Response
 from schemas.api.batches import BatchResponse
 from schemas.api.reading import read_with
 from schemas.fields import Flag, RevocationReason, one_of
-from schemas.mistakes import MOST_MISTAKES, Mistake, pointer, size_mistakes
+from schemas.mistakes import Mistake, pointer, size_mistakes
 from schemas.statuses import KeptBecause
 
 
@@ -27,13 +27,13 @@ class ActivityRevocation(Request):
     reason: Annotated[RevocationReason, Field(description="For auditors.")]
 
 
-def read_revocation(raw: Any, *, max_items: int, most_mistakes: int | None = MOST_MISTAKES) -> BatchRevocation:
+def read_revocation(raw: Any, *, max_items: int) -> BatchRevocation:
     """A revocation. Raises one RefusedRequestError with all mistakes that can be found without the batch."""
     sizes: list[Mistake] = []
     if isinstance(raw, dict) and isinstance(entries := raw.get("item_ids"), list):
         sizes += size_mistakes(pointer("item_ids"), entries, max_items)
         raw = raw | {"item_ids": entries[:max_items]}
-    return read_with(BatchRevocation, raw, {"item_ids": UUID}, sizes=sizes, most=most_mistakes)
+    return read_with(BatchRevocation, raw, {"item_ids": UUID}, sizes=sizes)
 
 
 class KeptResponse(Response):

@@ -32,6 +32,7 @@ from orchestrator.receipts.merkle import root
 from orchestrator.storage.blame import sqlstate
 from orchestrator.storage.receipt_appending import (
     _TURN_LOCK,
+    SPAN,
     append_rows,
     audit_writers,
     behind_s,
@@ -59,7 +60,7 @@ from schemas.ids import derived_ids
 from tests.support.databases import ReadyDatabases
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
-from tests.support.plans import without_indexes
+from tests.support.plans import rows_read, without_indexes
 from tests.support.receipts import (
     KEY,
     NO_VALUES,
@@ -345,6 +346,28 @@ def test_rows_are_appended_in_the_order_of_their_ids_wherever_they_lie(
     with engine.begin() as connection:
         audited = connection.execute(text("SELECT activity_id::text FROM registration.audit ORDER BY audit_id")).scalars().all()
     assert [leaf["activity_id"] for leaf in leaves(engine)] == audited
+
+
+def test_only_the_salts_of_the_persons_in_new_rows_are_read(pipeline: Pipeline, engine: Engine, unsigned: Notary) -> None:
+    for first in (1, 3):
+        pipeline.submit(mentors(2, first=first))
+        pipeline.drain()
+        with rows_read(engine, "JOIN orchestrator.receipt_salt s USING") as counts:
+            unsigned.turn()
+    assert counts == [1], "only the coordinator's"
+
+
+def test_a_hash_is_read_with_those_of_its_span_alone(engine: Engine) -> None:
+    run = text(
+        "INSERT INTO orchestrator.receipt_run (organization_id, log, first_index, audit_ids, hashes, leaves)"
+        " VALUES (:org, 1, :first, '{1}', :hash, '')"
+    )
+    with engine.begin() as connection:
+        for span in range(4):
+            connection.execute(run, {"org": ORGANIZATION, "first": SPAN * span, "hash": bytes([span] * 32)})
+        with rows_read(engine, "SELECT first_index, hashes") as counts:
+            assert StoredHashes(connection, ORGANIZATION, 1)(0, SPAN) == bytes([1] * 32)
+    assert counts == [1]
 
 
 def test_an_old_row_whose_activity_was_removed_is_named_and_stops_nobody(

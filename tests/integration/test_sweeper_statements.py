@@ -388,6 +388,23 @@ def test_a_queues_size_is_the_sum_of_its_topics_partitions(pipeline: Pipeline) -
     assert (told[Topic.COMMANDS].waiting, told[Topic.COMMANDS].stands_s < 3 * 3_600) == (12, True)
 
 
+def test_a_partition_stands_if_it_was_seen_within_the_limit_and_has_not_moved_for_longer(pipeline: Pipeline) -> None:
+    hour, moment = timedelta(hours=1), timedelta(microseconds=1)
+    insert = text("INSERT INTO orchestrator.queue_end VALUES ('commands', 0, 'id', 7, 3, now() - :stands, now() - :seen)")
+    for stands, seen, is_found in (
+        (hour + moment, timedelta(), True),
+        (hour, timedelta(), False),
+        (2 * hour, hour - moment, True),
+        (2 * hour, hour, False),
+    ):
+        # In one transaction, in which the clock stands still.
+        with pipeline.engine.connect() as connection:
+            connection.execute(insert, {"stands": stands, "seen": seen})
+            found = observing.standing_partitions(connection, [Topic.COMMANDS], trouble_after=hour)
+            connection.rollback()
+        assert found == ([(Topic.COMMANDS, 0)] if is_found else []), (stands, seen)
+
+
 def test_a_queue_stands_since_it_was_first_seen_at_its_present_place(pipeline: Pipeline) -> None:
     queue = {(Topic.COMMANDS, 0): Queue(0, 10, "old")}
 

@@ -19,6 +19,7 @@ from orchestrator.files.submissions import Given, read_submissions
 from schemas.api.retries import read_retry
 from schemas.api.submissions import read_submission
 from schemas.fields import INT32_MAX
+from schemas.mistakes import MOST_MISTAKES
 
 DATA = Path(__file__).parents[1] / "data"
 SPREADSHEETS = DATA / "small" / "spreadsheets"
@@ -167,6 +168,18 @@ def test_corrections_come_from_a_table_or_from_json() -> None:
     assert sent.override_duplicates
     for document in (found.corrections, {"corrections": found.corrections}):
         assert read_corrections("fixed.json", json.dumps(document).encode()).against(items).corrections == found.corrections
+
+
+def test_every_mistake_of_a_json_file_is_listed() -> None:
+    """A response of the API lists the first ones. The author of a file corrects all at once."""
+    many = MOST_MISTAKES + 50
+    wrong = [{"item_id": str(uuid4()), "duration_minutes": "long"} for _ in range(many)]
+    with pytest.raises(BadFileError) as refused:
+        read_corrections("c.json", json.dumps(wrong).encode())
+    assert [each.pointer for each in refused.value.mistakes] == [f"/{place}/duration_minutes" for place in range(many)]
+    items = [{"mentor_id": f"m-{place}", "activity_type": "x", "duration_minutes": 60} for place in range(many)]
+    found = mistakes("s.json", json.dumps({"items": items}).encode())
+    assert found == [f"s.json, line 1, /items/{place}/activity_date: is missing" for place in range(many)]
 
 
 # The values are stored. Blanks around an id mean nothing, and a table is read without them.

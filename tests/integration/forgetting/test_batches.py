@@ -9,9 +9,8 @@ import orjson
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.batches.operations import (
-    cancel_batch,
-)
+from orchestrator.batches.model import RetryRequest
+from orchestrator.batches.operations import cancel_batch, retry_failed_items
 from orchestrator.directory import forgetting, person_rewriting, person_rows
 from orchestrator.directory.forgetting import BATCH_COSTS_ITEMS, Forgot, Limits
 from orchestrator.process.settings import Settings
@@ -22,6 +21,7 @@ from schemas.envelope import Topic
 from tests.integration.test_replay import RecordingPipeline, compared, run
 from tests.support.forgetting import KEY, NAME, NOTE, OTHER, PERSON, ask, find, forget, forgetter, named_in
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item
+from tests.support.plans import rows_read
 from tests.support.revoking import revoke
 from tests.support.upstream import submitted, upstream_item
 
@@ -194,3 +194,14 @@ def test_it_waits_for_an_item_in_doubt_of_a_cancelled_batch(pipeline: RecordingP
     ask(pipeline)
     assert forgetter().work(pipeline.engine) == Forgot(waiting=1)
     assert pipeline.status(batch_id).items[0].values.mentor_id == PERSON, "the service has to be asked for the same item again"
+
+
+def test_only_the_texts_of_the_batches_that_are_rewritten_are_measured(pipeline: RecordingPipeline) -> None:
+    named, other = pipeline.submit([item(PERSON, kind="unknown")]), pipeline.submit([item(OTHER, kind="unknown")])
+    pipeline.drain()
+    for batch_id in (named, other):
+        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+        pipeline.drain()
+    with rows_read(pipeline.engine, "AS text_bytes") as counts:
+        forget(pipeline)
+    assert set(counts) == {1}
