@@ -27,7 +27,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.registration.preview import Planner
 from schemas.api.base import Request
 from schemas.api.reading import RefusedRequestError, read
-from schemas.mistakes import Mistake
+from schemas.mistakes import Mistake, pointer
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
@@ -108,7 +108,7 @@ class Call:
             if name in model.REPEATABLE:
                 given.setdefault(name, []).append(value)
             elif name in given:
-                raise RefusedRequestError([Mistake(f"/query/{name}", "repeated", "is given more than once; send it once")])
+                raise RefusedRequestError([Mistake(pointer("query", name), "repeated", "is given more than once; send it once")])
             else:
                 given[name] = value
         return read(model, given, at="/query")

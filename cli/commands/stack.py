@@ -138,7 +138,10 @@ def _detached(home: Home) -> None:
             raise
         log.seek(said_before)
         failure = BadInputError if supervisor.returncode == ExitCode.BAD_INPUT else UnreachableError
-        raise failure(log.read().decode(errors="replace").strip())
+        said = log.read().decode(errors="replace").strip()
+        raise failure(
+            said or f"It ended with exit code {supervisor.returncode}, and could not write why to {home.logs / 'up.log'}."
+        )
 
 
 def _running(path: Path) -> StackFile:

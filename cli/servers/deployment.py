@@ -81,7 +81,7 @@ class Deployment:
 
     def _stack(self) -> "tuple[Home, StackFile] | None":
         """Returns what runs in the home. None: the environment names the servers."""
-        is_home_named = self.home is not None or "BULKREG_HOME" in os.environ
+        is_home_named = self.home is not None or bool(os.environ.get("BULKREG_HOME"))
         if not is_home_named and any(name in os.environ for name in _DEPLOYMENT_VARIABLES):
             return None
         return running_stack(self.home)

@@ -20,7 +20,7 @@ def running_stack(home: Path | None) -> tuple["Home", "StackFile"]:
     from compose.embedded.home import Home, HomeError
     from compose.embedded.stack_file import StackFile
 
-    path = home or Path(os.environ.get("BULKREG_HOME", DEFAULT_HOME))
+    path = home or Path(os.environ.get("BULKREG_HOME") or DEFAULT_HOME)
     try:
         place = Home(path)
         stack = StackFile.read(place)

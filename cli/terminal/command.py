@@ -1,9 +1,10 @@
 """Turns a function into a command: shared groups of options, coroutines, and failures that become exit codes."""
 
 import asyncio
+import errno
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from enum import StrEnum
 from functools import wraps
@@ -17,6 +18,9 @@ from cli.terminal.failures import BadInputError, CommandError, ExitCode, Unreach
 from cli.terminal.output import Output, printable
 from cli.terminal.streams import NobodyReadsError
 from orchestrator.files.mistakes import BadFileError
+
+# What a write to an open file fails with. Such an error does not name the file.
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 class Audience(StrEnum):
@@ -48,7 +52,12 @@ def command(
 
         @wraps(function)
         def run(**given: Any) -> None:
-            texts = {name: value for name, value in given.items() if isinstance(value, str)}
+            texts = [
+                (name, each)
+                for name, value in given.items()
+                for each in (value if isinstance(value, list) else (value,))
+                if isinstance(each, str)
+            ]
             built: dict[str, Any] = {
                 name: group(**{option.name: given.pop(option.name) for option in options[name]}) for name, group in groups.items()
             }
@@ -72,9 +81,9 @@ def command(
     return register
 
 
-def _refuse_bytes(texts: Mapping[str, str]) -> None:
+def _refuse_bytes(texts: Sequence[tuple[str, str]]) -> None:
     """Raises BadInputError for arguments that are not valid text. Only file names may be any bytes."""
-    for name, text in texts.items():
+    for name, text in texts:
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -89,9 +98,11 @@ def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> int | None:
         raise _bad_input(refused) from refused
     except OSError as error:
         # The machine's trouble with a file (a full disk, a missing right). Any other OSError is a bug of ours.
-        if error.filename is None or error.strerror is None:
-            raise
-        raise UnreachableError(f"{printable(os.fsdecode(error.filename))}: {error.strerror}") from error
+        if error.filename is not None and error.strerror is not None:
+            raise UnreachableError(f"{printable(os.fsdecode(error.filename))}: {error.strerror}") from error
+        if error.errno in _OF_THE_DISK:
+            raise UnreachableError(f"A file can't be written: {error.strerror}.") from error
+        raise
     return exit_code
 
 

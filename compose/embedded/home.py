@@ -24,6 +24,7 @@ LOOPBACK_ADDRESS = "127.0.0.1"
 # a component's port while it restarts. Above what well-known servers use.
 PORTS = range(15_000, 32_000)
 PORT_TRIES = 200
+LAST_PORT = 65_535
 
 CLAIM_TIMEOUT_S = 0.5  # a process that only checks who holds the home holds it for a moment
 
@@ -111,15 +112,26 @@ class Home:
 
     def port(self, name: str, *, preferred: int | None = None) -> int:
         """Returns a free loopback port for a component: the same as last time if it is free now. Raises StartError when none is."""
-        known: dict[str, int] = orjson.loads(self._ports_file.read_bytes()) if self._ports_file.exists() else {}
+        known = self._known_ports()
         candidates = [known.get(name), preferred, *random.SystemRandom().sample(PORTS, PORT_TRIES)]
         taken = {port for other, port in known.items() if other != name}
         for port in candidates:
             if port is not None and port not in taken and self.reserve(port):
-                self._ports_file.write_bytes(orjson.dumps(known | {name: port}))
+                new = self._ports_file.with_suffix(".new")
+                new.write_bytes(orjson.dumps(known | {name: port}))
+                new.replace(self._ports_file)
                 return port
         message = f"none of {PORT_TRIES} ports between {PORTS.start} and {PORTS.stop} is free"
         raise StartError(message)
+
+    def _known_ports(self) -> dict[str, int]:
+        """The ports of last time. They are only preferred, so a damaged file (of a full disk) counts as none."""
+        try:
+            found = orjson.loads(self._ports_file.read_bytes())
+        except (FileNotFoundError, orjson.JSONDecodeError):
+            return {}
+        ports = found.items() if isinstance(found, dict) else ()
+        return {name: port for name, port in ports if type(port) is int and 0 < port <= LAST_PORT}
 
     def reserve(self, port: int) -> bool:
         """Whether a server of this home can have the port. While this object lives, no other home gets it.

@@ -160,6 +160,7 @@ def test_a_client_that_disconnects_inside_a_body_is_no_server_error(refusing_api
         ("q=%00", "/query/q", "bad_characters"),
         ("colour=red", "/query/colour", "unknown_field"),
         ("page=1&page=2", "/query/page", "repeated"),
+        ("a/b=1&a/b=2", "/query/a~1b", "repeated"),
     ],
 )
 def test_mistakes_in_the_query(sender: httpx.Client, query: str, pointer: str, code: str) -> None:

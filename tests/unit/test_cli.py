@@ -126,6 +126,21 @@ def test_a_very_long_table_is_plain_lines_that_look_the_same(capsys: pytest.Capt
 
 def test_bytes_that_are_not_utf_8_are_bad_input() -> None:
     assert invoke("it", "--name", "\udce6") == (2, "", "The value for name is not UTF-8 text.\n")
+    template = [
+        "templates",
+        "save",
+        "name",
+        "m\udcff",
+        "--type",
+        "t",
+        "--minutes",
+        "1",
+        "--url",
+        "http://127.0.0.1:1",
+        "--token",
+        "t",
+    ]
+    assert CliRunner().invoke(app, template).stderr == "The value for mentors is not UTF-8 text.\n"
     # A file name may contain such bytes.
     result = CliRunner().invoke(app, ["submit", "no such \udcff.csv", "--json"])
     told = json.loads(result.stdout)["error"]["detail"]

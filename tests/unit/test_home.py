@@ -1,3 +1,4 @@
+import errno
 import os
 import socket
 import subprocess
@@ -23,6 +24,31 @@ def test_a_port_stays_the_same(home: Home) -> None:
     port = Home(home.path).port("kafka")
     assert port in PORTS
     assert home.port("kafka") == port
+    assert home.port("kafka") == port
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"kafka": "x"}', b'{"kafka": 99999}', b"\xff"])
+def test_a_damaged_file_of_ports_counts_as_none(home: Home, content: bytes) -> None:
+    """The file of a disk that was full."""
+    (home.path / "ports.json").write_bytes(content)
+    port = home.port("kafka")
+    assert port in PORTS
+    assert Home(home.path).port("api") != port
+
+
+def test_ports_are_replaced_in_one_step(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = home.port("kafka")
+    before = (home.path / "ports.json").read_bytes()
+
+    def full(self: Path, content: bytes) -> int:
+        self.open("wb").close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            home.port("api")
+    assert (home.path / "ports.json").read_bytes() == before
     assert home.port("kafka") == port
 
 

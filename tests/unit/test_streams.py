@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
+from pathlib import Path
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -205,3 +206,29 @@ def test_quiet_prints_only_the_result(api: str) -> None:
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert b"\x1b[" not in bulkreg('run "$@"', "list", "--no-color", api=api, FORCE_COLOR="1").stdout
     assert b"\x1b[" not in bulkreg('run "$@"', "list", api=api, FORCE_COLOR="1", NO_COLOR="1").stdout
+
+
+# No file may grow, as on a full disk.
+FULL_DISK = 'ulimit -f 0; run "$@"'
+SERVERS = {"BULKREG_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "BULKREG_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [([], b"A file can't be written: "), (["--detach"], b"ended with exit code 3, and could not write why to ")],
+)
+def test_a_stack_on_a_full_disk_says_so(options: list[str], said: bytes, tmp_path: Path) -> None:
+    ran = bulkreg(FULL_DISK, "up", "--home", str(tmp_path / "home"), *options, **SERVERS)
+    assert (ran.returncode, ran.stdout) == (3, b"")
+    assert said in ran.stderr
+    assert b"Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "said"),
+    [(["list"], {}, b"/.bulkreg. Start it with"), (["db", "upgrade"], SERVERS, b"database")],
+    ids=["a home", "servers"],
+)
+def test_an_empty_home_counts_as_unset(command: list[str], environment: dict[str, str], said: bytes) -> None:
+    ran = bulkreg('run "$@"', *command, BULKREG_HOME="", **environment)
+    assert (ran.returncode, said in ran.stderr) == (3, True), ran.stderr
