@@ -258,6 +258,7 @@ REVOKED_TOO = (
     "; INSERT INTO registration.audit (organization_id, action, activity_id, registered_by, attributed_to, submitted_by, batch_id, channel, at, reason) SELECT organization_id, 'revoked', activity_id, registered_by, attributed_to, revoked_by, batch_id, 'api', revoked_at, revocation_reason FROM registration.activity a WHERE revoked_at IS NOT NULL AND NOT EXISTS (SELECT FROM registration.audit u WHERE u.activity_id = a.activity_id AND u.action = 'revoked')"
     "; UPDATE orchestrator.batch_item i SET revoked_at = a.revoked_at, revoked_by = a.revoked_by, revocation_reason = a.revocation_reason FROM registration.activity a WHERE a.item_id = i.item_id AND a.revoked_at IS NOT NULL"
     "; UPDATE orchestrator.batch b SET revoked = (SELECT count(revoked_at) FROM orchestrator.batch_item i WHERE i.batch_id = b.batch_id)"
+    " WHERE b.batch_id IN (SELECT batch_id FROM orchestrator.batch_item WHERE revoked_at IS NOT NULL)"
 )
 
 WELL: list[tuple[str, str]] = [
@@ -282,6 +283,8 @@ WELL: list[tuple[str, str]] = [
     ("waiting", ITEM.format("attempt_at = now() - interval '6 minutes'") + ";" + OUTBOX.format("batches", 1)),
     ("waiting", ITEM.format("attempt_at = now() - interval '2 hours'") + " AND position = 0;" + WATCH.format(0, 1, 0)),
     ("decided", ITEM.format("attempt_at = now() - interval '2 hours'")),
+    # Of two outcomes, one is recent.
+    ("again", ITEM.format("attempt_at = now() - interval '2 hours'") + " AND position = 0;" + OUTCOME.format("created_at = now() - interval '2 hours'") + " AND position = 0;" + WATCH.format(0, 2, 0)),
     ("collecting", BATCH.format("submitted_at = now() - interval '24 hours 4 minutes'")),
     ("waiting", BATCH.format("submitted_at = now() - interval '30 hours'")),
     ("done", OUTBOX.format("batches", 4)),
