@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from orchestrator.files import number_formats
 from orchestrator.files.encodings import misread_part
+from orchestrator.files.formulas import original
 from schemas.fields import INT32_MAX, MAX_ID_LENGTH, MAX_LABEL_LENGTH, MAX_NOTES_LENGTH
 from schemas.spelling import canonical, visible
 
@@ -176,8 +177,12 @@ def identifier(cell: Cell) -> str:
     value = _identifier(cell)
     if any(unicodedata.category(character) == "Cc" for character in value):
         raise BadCellError("contains a line break or another control character")
+    # Our exports have an apostrophe before what a spreadsheet program would take for a formula.
+    value = original(value) if value.startswith("'") else value
     if value.startswith("="):
         raise BadCellError("is a formula in a text; write the id itself")
+    if value.startswith("'") or (len(value) > 1 and value[0] == value[-1] == '"'):
+        raise BadCellError("has quotes that a program has added, or that mark a text; write the id without them")
     if value in _NO_VALUE:
         raise BadCellError("is what a program writes for an empty value; write the id itself")
     if _CONVERTED.fullmatch(value):

@@ -88,7 +88,7 @@ def _is_told_apart(text: str) -> bool:
 def _is_an_id(text: str) -> bool:
     """Whether this is no formula, no error, no lost letter, and nothing that a program has changed."""
     changed = r"[0-9]+[.,]0|[0-9]E\+[0-9]+|NULL|NaN|NaT|\\N"
-    return re.fullmatch(rf"#{{3,}}|=.*|.*\ufffd.*|{changed}|", text) is None and misread_part(text) is None
+    return re.fullmatch(rf"#{{3,}}|[='].*|\".*\"|.*\ufffd.*|{changed}|", text) is None and misread_part(text) is None
 
 
 @given(st.data())
