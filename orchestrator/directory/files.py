@@ -110,6 +110,8 @@ _BETWEEN_TITLES = re.compile(r"""[\s"']*[,;\t|]["'\s]*|["']""")
 # What spreadsheet programs and reports write below a list.
 _TOTAL = re.compile(r"(?:(?:grand |sub)?totals?|totalt|sum|delsum|i alt|antall|count|rows|rader)\s*[:=]?\s*[0-9]*", re.IGNORECASE)
 
+_TEXT_WITH_NUMBER = re.compile(r"(?=.*[0-9])(?=.*[^\W\d_]).*\s.*")
+
 # Beginnings of the names of files that systems and spreadsheet programs leave in folders, hidden or beside an open file.
 _LEFT_BEHIND = (".", "~$")
 
@@ -235,13 +237,28 @@ def _check_of(name: str) -> TableCheck:
         for record in records:
             if _ends_before_it_begins(record.values):
                 yield mistake_at(file, record, "active_until", "is before active_from")
-        if records and _TOTAL.fullmatch(str(records[-1].values.get("organization_id"))):
-            detail = "is the last row and looks like a total; remove it; if an organization has this id, move the row up"
+        if records and _is_footer(records[-1], records[:-1]):
+            detail = (
+                "is the last row and looks like a total or a footer; remove it; if an organization has this id, move the row up"
+            )
             yield mistake_at(file, records[-1], "organization_id", detail)
         if name == "scopes.csv":
             yield from _half_empty_scopes(file, records)
 
     return check
+
+
+def _is_footer(last: TableRow, others: Sequence[TableRow]) -> bool:
+    """Whether the last row is no organization's: a total, or only a text with a number such as `(3 rows)` or `Exported 01.02.2026`."""
+    organization, *rest = (last.values.get(name) for name in ("organization_id", "chapter_id", "coordinator_id", "name"))
+    if (
+        not others
+        or not isinstance(organization, str)
+        or any(record.values.get("organization_id") == organization for record in others)
+    ):
+        return False
+    is_alone = not any(rest) and _TEXT_WITH_NUMBER.fullmatch(organization) is not None
+    return is_alone or _TOTAL.fullmatch(organization) is not None
 
 
 def _half_empty_scopes(file: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:

@@ -767,6 +767,9 @@ def test_a_workbook_without_an_ending_is_probably_a_table_and_other_files_are_no
         ("scopes", "SUM;;"),
         ("scopes", "Antall: 3;c-1;east"),
         ("organizations", "I alt;;"),
+        ("organizations", "Eksportert 01.02.2026;;"),
+        ("scopes", "(3 rows)"),
+        ("scopes", "Side 1 av 1;;"),
         ("activity_types", "Sum;12;Antall"),
     ],
 )
@@ -786,6 +789,20 @@ def test_a_total_below_a_table_is_a_mistake_and_an_organization_of_that_name_is_
     header, *others = rows.splitlines()
     file.write_text("\n".join([header, footer, *others]))
     assert read_directory(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("last", "count"),
+    [("a;A;\nLag 2;Laget;", 2), ("Lag 2;;\na;;", 2), ("a;;\nLag Nord;;", 2), ("a;;\n2;;", 2), ("Lag 2;;", 1), ("Sum;;", 1)],
+)
+def test_the_last_organization_of_a_table_is_no_footer(tmp_path: Path, last: str, count: int) -> None:
+    (tmp_path / "organizations.csv").write_text(f"organization_id;name;time_zone\n{last}\n")
+    assert len(read_directory(tmp_path)[0]["organizations.csv"]) == count
+
+
+def test_an_organization_with_other_rows_is_no_footer(tmp_path: Path) -> None:
+    (tmp_path / "scopes.csv").write_text(SCOPES.splitlines()[0] + "\nSum,c-1,east\na,c-1,east\nSum,c-1,west\n")
+    assert len(read_directory(tmp_path)[0]["scopes.csv"]) == 3
 
 
 @pytest.mark.parametrize("name", ["activity types.csv", "Activity-Types.csv", "activity - types.tsv", " activity_types.csv"])
