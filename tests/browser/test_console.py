@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from api.console.sessions import SESSION_COOKIE
 from orchestrator.batches.model import Role
 from schemas.paths import API_PATH, API_ROOT
-from tests.browser.conftest import Watch, log_in, photograph
+from tests.browser.conftest import Watch, log_in_by_hand, photograph
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import COORDINATOR
 
@@ -34,7 +34,7 @@ def test_logging_in_seeing_batches_and_logging_out(
     page.goto(f"{console.url}/console/")
     expect(page.get_by_role("heading", level=1)).to_have_text("Log in")
     photograph(page, screenshots / "logged-out.png")
-    log_in(page, console)
+    log_in_by_hand(page, console)
     assert page.url == f"{console.url}/console/"
     rows = page.get_by_role("row")
     expect(rows).to_have_count(3)
@@ -85,7 +85,7 @@ def test_logging_in_seeing_batches_and_logging_out(
 
 def test_the_sentence_says_what_was_undone_and_whether_somebody_is_needed(console: ApiServer, context: BrowserContext) -> None:
     page = context.new_page()
-    log_in(page, console)
+    log_in_by_hand(page, console)
     rows = page.get_by_role("row")
     expect(rows.nth(1)).to_contain_text("2 of 3 registered, 1 needs you")
     # Only people who see several coordinators are told whose batch it is.
@@ -143,7 +143,7 @@ def test_other_pages_can_neither_submit_nor_read(
     console: ApiServer, context: BrowserContext, attacker: int, host: str, expected: str
 ) -> None:
     page = context.new_page()
-    log_in(page, console)
+    log_in_by_hand(page, console)
     page.goto(f"http://{host}:{attacker}/")
     for path in (f"{console.url}{API_PATH}", f"{console.url}/console/logout"):
         with page.expect_response(path) as response:
@@ -172,7 +172,7 @@ def test_other_pages_can_neither_submit_nor_read(
 
 def test_a_request_of_the_own_page_without_the_header_is_refused(console: ApiServer, context: BrowserContext) -> None:
     page = context.new_page()
-    log_in(page, console)
+    log_in_by_hand(page, console)
     assert asked(page, ME) == (200, "")
     assert asked(page, ME, headers={}) == (403, "not_from_console")
 
@@ -196,7 +196,7 @@ def test_every_page_is_accessible_and_fits_a_narrow_screen(
     page.get_by_role("link", name="Log in").click()
     page.get_by_role("heading", name="Who are you?").wait_for()
     check(page, screenshots / f"provider-{colours}.png")
-    log_in(page, console)
+    log_in_by_hand(page, console)
     check(page, screenshots / f"home-{colours}.png")
 
 
@@ -215,5 +215,5 @@ def check(page: Page, screenshot: Path) -> None:
 
 def test_addresses_contain_no_personal_data(console: ApiServer, context: BrowserContext, watch: Watch) -> None:
     page = context.new_page()
-    log_in(page, console)
+    log_in_by_hand(page, console)
     assert [url for url in watch.requests if COORDINATOR in url and urlsplit(url).path != "/authorize"] == []
