@@ -10,10 +10,12 @@ from consumers.loop.handler import Record
 from orchestrator.batches.operations import cancel_batch
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
+from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.events import EventData
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors, record
+from tests.support.plans import without_indexes
 from tests.support.waiting import eventually
 
 
@@ -159,3 +161,17 @@ def test_row_32_a_decision_after_a_cancel_is_a_breach_although_the_clock_was_set
     run(pipeline, "DELETE FROM orchestrator.outcome WHERE batch_id = :b AND position = 1", batch_id)
     pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
     assert "outcome_after_cancel" in breaches(pipeline, settings)
+
+
+def test_the_cancelled_items_are_named_in_their_order_wherever_their_rows_lie(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(4))
+    with pipeline.engine.begin() as connection:
+        # A changed row lies behind all others.
+        for position in (2, 0, 3, 1):
+            connection.execute(
+                text("UPDATE orchestrator.batch_item SET notes = notes WHERE (batch_id, position) = (:batch_id, :position)"),
+                {"batch_id": batch_id, "position": position},
+            )
+        without_indexes(connection)
+        repository = PostgresActivityRepository(connection)
+        assert repository.cancel_pending(batch_id, repository.clock()) == [(position, 1) for position in range(4)]

@@ -336,3 +336,13 @@ def test_a_batch_in_use_is_left_for_the_next_purge(pipeline: RememberingPipeline
         folding.execute(text("SELECT FROM orchestrator.batch WHERE batch_id = :id FOR NO KEY UPDATE"), {"id": batch_id})
         assert not Purger(NOW).purge(pipeline.engine)
     assert Purger(NOW).purge(pipeline.engine) == Purged(batches=1, items=2)
+
+
+def test_a_batch_that_is_in_use_when_its_turn_comes_keeps_no_others_from_the_purge(pipeline: RememberingPipeline) -> None:
+    used, free = (deleted(pipeline, finished(pipeline, 2, first)) for first in (1, 10))
+    with pipeline.engine.connect() as folding, folding.begin(), pipeline.engine.begin() as purging:
+        folding.execute(text("SELECT FROM orchestrator.batch WHERE batch_id = :id FOR NO KEY UPDATE"), {"id": used})
+        purging.execute(text("SET LOCAL lock_timeout = 1"))
+        assert purge_batches(purging, [str(used), str(free)], max_items=100) == (1, 2)
+    assert left(pipeline, free) == {}
+    assert Purger(NOW).purge(pipeline.engine) == Purged(batches=1, items=2)
