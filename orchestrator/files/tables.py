@@ -386,7 +386,7 @@ def _record(
 def _doubt_notes(row: _Row, notes: str, column: Column, delimiter: str | None, doubts: Doubts) -> None:
     if delimiter is not None and is_only_hashes(notes):
         doubts.hashes.append(row.number)
-    if not column.is_compared and misread_part(notes) is not None:
+    if not column.is_compared and misread_part(notes[:_MAX_SHOWN_CHARACTERS]) is not None:
         doubts.misread.append(row.number)
 
 

@@ -129,6 +129,12 @@ def test_unusual_letters_of_windows_are_named_once() -> None:
     assert read_registrations("a.csv", raw.decode("windows-1252").encode()).remarks == []
 
 
+@pytest.mark.parametrize(("before", "is_mentioned"), [(195, True), (200, False)])
+def test_only_the_beginning_of_notes_is_examined_so_long_notes_cost_little(before: int, is_mentioned: bool) -> None:
+    told = said(f"{HEADER}\na;x;2026-01-01;60;{'å' * before}K†re\n".encode())
+    assert ("symbols in place of letters" in told) is is_mentioned
+
+
 def test_notes_in_a_wrong_encoding_are_read_with_a_remark_that_does_not_show_them() -> None:
     raw = f"{HEADER}\na;x;2026-01-01;60;tur på fjellet\nb;x;2026-01-01;60;10 m²\n".encode("mac-roman", "ignore")
     [remark] = read_registrations("a.csv", raw).remarks
