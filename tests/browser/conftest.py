@@ -128,11 +128,11 @@ def log_in(page: Page, console: ApiServer, name: str = "Coordinator") -> None:
     _wait_for_the_page(page)
 
 
-def log_in_by_hand(page: Page, console: ApiServer) -> None:
+def log_in_by_hand(page: Page, console: ApiServer, name: str = "Coordinator") -> None:
     """Logs in on the provider's page, as people do."""
     page.goto(f"{console.url}/console/")
     page.get_by_role("link", name="Log in").click()
-    page.get_by_role("link", name="Coordinator").first.click()
+    page.get_by_role("link", name=name).first.click()
     _wait_for_the_page(page)
 
 
