@@ -210,6 +210,32 @@ def test_lost_commands_are_found_in_order_up_to_a_limit_without_those_set_aside(
     assert commands(9, ids[1]) == [str(ids[0]), str(ids[2])]
 
 
+def test_an_item_is_hopeless_after_its_last_resend_unless_its_batch_was_cancelled_or_its_command_was_lost_with_its_topic(
+    pipeline: Pipeline,
+) -> None:
+    """What a cancel left unresolved is sent again until the external service responds."""
+    cancelled, running, early = (lost(pipeline, 1, first) for first in (1, 2, 3))
+    with pipeline.engine.begin() as connection:
+        mark = sweeping.new_mark(connection)
+        sweeping.watch_quiet_items(connection, mark, quiet=timedelta(0), limit=9)
+        for statement in (
+            "UPDATE orchestrator.sweep_watch SET stage = 'registration', resends = CASE WHEN batch_id = :early THEN 4 ELSE 5 END",
+            "UPDATE orchestrator.batch SET cancelled_at = now() WHERE batch_id = :cancelled",
+        ):
+            ids = {"early": early, "cancelled": cancelled}
+            connection.execute(text(statement), {name: value for name, value in ids.items() if f":{name}" in statement})
+        handled, gone = (
+            sweeping.lost_commands(connection, passed, max_resends=5, aside=(), limit=9)
+            for passed in (sweeping.PassedMarks([mark], []), sweeping.PassedMarks([], [mark]))
+        )
+    assert {each.key.batch_id: each.is_hopeless for each in handled} == {
+        str(cancelled): False,
+        str(running): True,
+        str(early): False,
+    }
+    assert [each.is_hopeless for each in gone] == [False] * 3
+
+
 def test_a_requests_size_is_that_of_the_submission_or_of_the_retry_that_began_the_attempt(pipeline: Pipeline) -> None:
     retried = pipeline.submit([item("nobody"), item("no one"), *mentors(1)])
     other = pipeline.submit([item("nobody"), *mentors(1, first=9)])
