@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 from uuid import UUID
 
 import psutil
@@ -20,6 +22,7 @@ from sqlalchemy import Engine, create_engine, text
 from api.access.tokens import make_development_token
 from api.app import serving
 from compose.embedded.infrastructure import Infrastructure
+from compose.embedded.stack import FRUGAL_MALLOC
 from orchestrator.batches.model import Role
 from orchestrator.process.logs import configure_logs
 from orchestrator.process.memory import relieve_collector
@@ -127,7 +130,9 @@ def api_process(settings: Settings) -> Iterator[tuple[int, int]]:
         "log_level": "ERROR",
     }
     process = context.Process(target=_serve, args=(theirs, given), daemon=True)
-    process.start()
+    # Its memory is measured, so it gets the allocator's settings that `up` and the image give to the roles.
+    with patch.dict(os.environ, FRUGAL_MALLOC):
+        process.start()
     theirs.close()
     try:
         port = ours.recv()
