@@ -6,6 +6,7 @@ show. Both report all mistakes at once, by file and line, and change nothing.
 
 import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -109,6 +110,9 @@ _BETWEEN_TITLES = re.compile(r"""[\s"']*[,;\t|]["'\s]*|["']""")
 
 # What spreadsheet programs and reports write below a list.
 _TOTAL = re.compile(r"(?:(?:grand |sub)?totals?|totalt|sum|delsum|i alt|antall|count|rows|rader)\s*[:=]?\s*[0-9]*", re.IGNORECASE)
+
+# A row in which these columns are blank has only the id of an organization. A blank time zone is read as the default.
+_BESIDE_ORGANIZATION = ("chapter_id", "coordinator_id", "name", "closed_through")
 
 _TEXT_WITH_NUMBER = re.compile(r"(?=.*[0-9])(?=.*[^\W\d_]).*\s.*")
 
@@ -237,28 +241,39 @@ def _check_of(name: str) -> TableCheck:
         for record in records:
             if _ends_before_it_begins(record.values):
                 yield mistake_at(file, record, "active_until", "is before active_from")
-        if records and _is_footer(records[-1], records[:-1]):
-            detail = (
-                "is the last row and looks like a total or a footer; remove it; if an organization has this id, move the row up"
-            )
-            yield mistake_at(file, records[-1], "organization_id", detail)
+        for record in _footer(records):
+            detail = "looks like a total or a footer, or is below one; remove it; if an organization has this id, make it the first row"
+            yield mistake_at(file, record, "organization_id", detail)
         if name == "scopes.csv":
             yield from _half_empty_scopes(file, records)
 
     return check
 
 
-def _is_footer(last: TableRow, others: Sequence[TableRow]) -> bool:
-    """Whether the last row is no organization's: a total, or only a text with a number such as `(3 rows)` or `Exported 01.02.2026`."""
-    organization, *rest = (last.values.get(name) for name in ("organization_id", "chapter_id", "coordinator_id", "name"))
-    if (
-        not others
-        or not isinstance(organization, str)
-        or any(record.values.get("organization_id") == organization for record in others)
-    ):
-        return False
-    is_alone = not any(rest) and _TEXT_WITH_NUMBER.fullmatch(organization) is not None
-    return is_alone or _TOTAL.fullmatch(organization) is not None
+def _footer(records: Sequence[TableRow]) -> Sequence[TableRow]:
+    """The last rows, from the first that is no organization's: a total, or only a text with a number (`(3 rows)`, `Exported 01.02.2026`).
+
+    Ids can be texts with numbers, too. Then another row has an id of the same form (`Region 1`, `Region 2`), or the same id.
+    """
+    ids = Counter(record.values["organization_id"] for record in records if "organization_id" in record.values)
+    forms = Counter(map(_form, ids))
+    first = len(records)
+    for position in range(len(records) - 1, 0, -1):
+        values = records[position].values
+        organization = values.get("organization_id", "")
+        is_alone = not any(values.get(name) for name in _BESIDE_ORGANIZATION)
+        is_total = _TOTAL.fullmatch(organization) is not None
+        if not (is_alone or is_total):
+            break
+        is_text = is_alone and _TEXT_WITH_NUMBER.fullmatch(organization) is not None and forms[_form(organization)] == 1
+        if ids[organization] == 1 and (is_total or is_text):
+            first = position
+    return records[first:]
+
+
+def _form(organization: str) -> str:
+    """The id with the same mark for any number."""
+    return re.sub(r"[0-9]+", "0", organization)
 
 
 def _half_empty_scopes(file: str, records: Sequence[TableRow]) -> Iterator[FileMistake]:

@@ -10,29 +10,35 @@ import re
 from collections.abc import Iterable
 
 # Letters of UTF-8 that nobody writes in Windows-1252. There, a closing mark can follow a capital letter or an å: `BLÅ»`, `så”…`. A space that
-# does not break can stand before another symbol: `på ½ time`. Š, Ž and ™ follow a capital letter: `BOŽÍŠ`. The sign of a
-# multiplication (\xd7) can precede a number.
+# does not break can stand before another symbol: `på ½ time`. Š, Ž and ™ follow a capital letter: `BOŽÍŠ`. So do š and ž: `Íšek`, but
+# Äš and Åž are also the Ě and the Ş of UTF-8. Two of them follow any letter: `áššedovdi`. The sign of a multiplication (\xd7) can precede
+# a number.
 _CLOSING = rb"\x84\x85\x8b\x91-\x97\x9b\xa0\xab\xad\xb4\xb7\xbb"
 _CAPITAL = rb"\x8a\x8e\x99"
+_SMALL_CARON, _CARON = rb"\x9a\x9e", rb"\x8a\x8e\x9a\x9e"
 UTF8_LETTER = re.compile(
-    rb"[\xc2\xc3][\x80-\xbf]|[\xc4-\xd6\xd8-\xdf](?![%b%b])[\x80-\xbf]|(?<![A-Z])[\xc4\xc5][%b]"
-    rb"|[\xe1-\xef](?![%b])[\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}" % (_CLOSING, _CAPITAL, _CAPITAL, _CLOSING)
+    rb"\xc2[\xa0-\xbf]|\xc3[\x80-\xbf]"
+    rb"|(?:[\xc4-\xc8](?![%b%b])|[\xc9-\xd6\xd8-\xdf](?![%b%b%b])|(?<![A-Z])[\xc4\xc5](?=[%b]))[\x80-\xbf](?![%b])"
+    rb"|[\xe1-\xef](?![%b%b])[\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+    % (_CLOSING, _CAPITAL, _CLOSING, _CAPITAL, _SMALL_CARON, _CAPITAL, _CARON, _CLOSING, _SMALL_CARON)
 )
 
 _LETTER = r"[^\W\d_]"
 # Symbols in place of a letter, between two letters. Dashes, dots and apostrophes are not among them: people write `Oslo–Bergen` and `O’Brien`.
-_BETWEEN = "†‡ƒ¿¾¼½®¯¨¸¤¥¦§¬±¶ªº¹³£¢¡€µ°ˆ‰≈∆≥∏┐"
+_BETWEEN = "†‡ƒ¿¾¼½¯¨¸¤¥¦§¬±¶ªº¹³£¢¡€µ°ˆ‰≈∆≥∏┐"
+# The Æ of a Mac, as in `B®RUM`. `Friskliv®metoden` is a trade mark.
+_GREAT = "A-ZÀ-ÖØ-Þ"
 # Symbols in place of the first letter, as in `¯yvind` and `£ukasz`, or of the last, as in `Troms¿`. `Kari†` has died.
 _FIRST, _LAST = "¯®¾¸¨£", "¿¾¯¨¸¤¦"
 # Capital letters in place of a small one, as in `HŒkon` and `kÂre`, and the last letter of `RenŽ`.
 _CAPITALS = "ŒŠŽŸÂÊÕ"
 _SUSPECT = re.compile(
-    rf"(?<={_LETTER})[{_BETWEEN}](?={_LETTER})|(?<!\w)[{_FIRST}](?={_LETTER})|(?<={_LETTER})[{_LAST}](?!\w)|[√├┬┼]"
+    rf"(?<={_LETTER})[{_BETWEEN}](?={_LETTER})|(?<=[{_GREAT}])®(?=[{_GREAT}])|(?<!\w)[{_FIRST}](?={_LETTER})|(?<={_LETTER})[{_LAST}](?!\w)|[√├┬┼]"
 )
 _SMALL = "a-zß-öø-ÿ"
 _CAPITAL_WITHIN = re.compile(rf"(?<={_LETTER})[{_CAPITALS}](?=[{_SMALL}])|(?<=[{_SMALL}])[{_CAPITALS}](?!\w)")
-# Quotes in place of a letter. They can also be quotes, and then another one begins a word.
-_QUOTE_WITHIN = re.compile(rf"(?<={_LETTER})[„”‹›](?={_LETTER})|(?<={_LETTER})›(?!\w)|(?<={_LETTER})‘(?=[{_SMALL}])")
+# Quotes in place of a letter. They can also be quotes, and then another one begins a word. A ‘ is a letter in `Hawai‘i` and `O‘tkir`.
+_QUOTE_WITHIN = re.compile(rf"(?<={_LETTER})[„”‹›](?={_LETTER})|(?<={_LETTER})›(?!\w)")
 _OPENING = re.compile(r"(?<!\w)[„“”‹‘]\w")
 
 # What texts in Windows-1252 often have. Other encodings of Windows have the same letters at these places, or none.

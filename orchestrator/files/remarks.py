@@ -65,7 +65,8 @@ def first_of(names: Sequence[object]) -> list[str]:
 class Doubts:
     """The rows that a program may have changed, although nothing proves it. They are read, with a remark.
 
-    Rows with `short` durations without a unit are remarked on only if no row has a `long` one: then they may be hours.
+    Rows with `short` durations are remarked on only if no row has a `long` one: then they may be hours. Both are only numbers: `90 min` proves
+    nothing about the 2 in another row.
     """
 
     whole_rows: list[int] = field(default_factory=list)
@@ -92,7 +93,7 @@ class Doubts:
             (
                 RemarkCode.SHORT_DURATIONS,
                 [] if self.long else self.short,
-                "all durations are 9 minutes or less; if they are hours, write them as 2 h",
+                "all durations without a unit are 9 minutes or less; if they are hours, write them as 2 h",
             ),
             (
                 RemarkCode.POSSIBLE_CLOCK,
@@ -111,4 +112,5 @@ class Doubts:
             ),
         ):
             if rows:
-                yield about_rows(file, code, f"{detail}: row", rows)
+                # A row can have two durations.
+                yield about_rows(file, code, f"{detail}: row", [*dict.fromkeys(rows)])

@@ -371,9 +371,9 @@ def _record(
             if column.is_duration and may_be_clock(cell):
                 doubts.clocks.append(row.number)
             values[column.name] = column.parse(cell)
-            if column.is_duration and isinstance(values[column.name], int):
-                is_short = 0 < values[column.name] <= _LONGEST_SHORT_MINUTES and has_no_unit(cell)
-                (doubts.short if is_short else doubts.long).append(row.number)
+            minutes = values[column.name]
+            if column.is_duration and isinstance(minutes, int) and minutes > 0 and has_no_unit(cell):
+                (doubts.short if minutes <= _LONGEST_SHORT_MINUTES else doubts.long).append(row.number)
             if column.is_private and isinstance(cell, str):
                 _doubt_notes(row, cell, column, delimiter, doubts)
         except BadCellError as error:

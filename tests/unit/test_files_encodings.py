@@ -111,6 +111,48 @@ RIGHT = [
     *("Aker™", "§12", "nr°", "N°5", "10µg", "så”…", "å²", "A×B", "50€", "Ung♥Oslo"),
 ]
 
+# Names and words as people write them in the north and elsewhere. In Windows-1252, š and ž are bytes that UTF-8 has within its letters.
+WRITTEN = {
+    "Norwegian": "Kåre Bjørn Ærlig Øyvind ÅSHILD Sæbø Håøya Tromsø Grünerløkka Lõvaas Renée SÆTHER ÆØÅ",
+    "Sámi": "áššedovdi Ráššá bážžit Pâššâ ášži vuođđu Áššu Äšši ášši nuõrttsää´mm’ Čáhcesuolu Guovdageaidnu Máret Ánte Ŋŋ Ŧŧ Đđ ÁŠŠEDOVDI"
+    " Kárášjohka Njávdám Deatnu Gáivuotna Muošŋá Šoršša Žižžá LÁŠŠE PÂŠŠÂ",
+    "Icelandic": "Þórður Guðmundsdóttir Ævar Ásgeir Össur Ýr ÍÞRÓTTIR Sigríður Friðþjófur",
+    "Finnish": "Äijälä Yrjö Väinö Tšekki Šakki Žukov Päiviö Öhman HÄMÄLÄINEN Ässä",
+    "Polish": "Łukasz Wąsik Świętosław Żółć Źdźbło Ćwikła Ńuńu Zażółć GĘŚLĄ Jaźń ŁÓDŹ",
+    "Czech": "Íšek Óžďany Dvořák Šárka Žižka Ěva Čeněk Ďáblice Ťapák Růžena Ústí BOŽÍŠ Příbram Úžice Ýžov Ášová Éžák",
+    "Estonian": "Üžküla Õismäe Tõnu Ülemiste Žanna Šveits",
+    "Turkish": "Şahin İbrahim Çağrı Yıldız Öğüt Ünal Iğdır ĞÜNEŞ Ağaoğlu",
+    "Vietnamese": "Nguyễn Trần Lê Phạm Huỳnh Võ Đặng Bùi Đỗ Hồ Ngô Dương Lý Ân Âu Quỳnh Thảo Ý",
+    "Uzbek": "Toshpo‘latov O‘tkir G‘ulom Gʻulom",
+    "Hawaiian": "Hawai‘i Ka‘ahumanu",
+    "Irish": "O‘brien O’Brien Ó’Dálaigh Seán",
+    "with signs": "Friskliv®metoden 20m²stue",
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "name"), [(language, name) for language, names in WRITTEN.items() for name in names.split()]
+)
+def test_names_as_people_write_them_are_read_in_utf_8_and_in_a_list_of_windows(language: str, name: str) -> None:
+    assert said(f"{HEADER}\n{name};x;2026-01-01;60;{name}\n".encode()) == "", language
+    # A Windows list can't hold all letters; of those that it holds, none is taken for UTF-8.
+    windows = name.encode("windows-1252", "ignore")
+    assert "mixes" not in said(f"{HEADER}\nkåre;x;2026-01-01;60;".encode("windows-1252") + windows + b"\n"), language
+
+
+@pytest.mark.parametrize(
+    "name", ["Ěva", "Świętosław", "Şahin", "Ğüneş", "Țepeș", "Ęć", "Čáhcesuolu", "Ŋŋ", "Иван", "Шишкин", "Ελένη"]
+)
+def test_a_name_in_utf_8_that_was_read_as_windows_1252_is_a_mistake(name: str) -> None:
+    read = "".join(bytes([byte]).decode("windows-1252", "ignore") for byte in name.encode())
+    assert "column mentor_id" in said(f"{HEADER}\n{read};x;2026-01-01;60;\n".encode())
+    with pytest.raises(BadFileError, match="mixes UTF-8 and Windows-1252"):
+        read_registrations("a.csv", f"{HEADER}\n".encode() + "kåre".encode("windows-1252") + f";{name};2026-01-01;60;\n".encode())
+
+
+def test_the_mac_letter_that_is_a_registered_sign_is_a_mistake_between_capitals() -> None:
+    assert "wrong encoding" in said(f"{HEADER}\nB®RUM;x;2026-01-01;60;\n".encode())
+
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_symbols_that_people_write_are_no_mistakes(name: str) -> None:

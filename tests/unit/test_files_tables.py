@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openpyxl import Workbook
 
-from orchestrator.files.encodings import misread_part
+from orchestrator.files.encodings import UTF8_LETTER, misread_part
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.registrations import COLUMNS, read_registrations
 from schemas.spelling import canonical
@@ -81,8 +81,9 @@ TEXTS["utf-8-sig"] = TEXTS["utf-8"]
 
 
 def _is_told_apart(text: str) -> bool:
-    """Whether no letters of these Windows-1252 bytes are by accident UTF-8 as well."""
-    return text.encode("windows-1252").decode(errors="ignore").isascii()
+    """Whether no letters of these Windows-1252 bytes are by accident UTF-8 as well, or look like it (`í¢£`)."""
+    raw = text.encode("windows-1252")
+    return raw.decode(errors="ignore").isascii() and UTF8_LETTER.search(raw) is None
 
 
 def _is_an_id(text: str) -> bool:
@@ -318,14 +319,26 @@ def test_a_date_in_notes_has_no_time_if_it_is_midnight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("durations", "is_mentioned"),
-    [(["2", "1", "9"], True), (["2", "10"], False), (["0"], False), (["2", "1,5 t"], False), (["5 min"], False)],
+    ("durations", "mentioned"),
+    [
+        (["2", "1", "9"], "2, 3, 4"),
+        (["2", "1,5 t", "3"], "2, 4"),
+        (["2", "90 min"], "2"),
+        (["1:30", "9"], "3"),
+        (["2", "0"], "2"),
+        (["2", "10"], None),
+        (["2", "1,5 t", "45"], None),
+        (["0"], None),
+        (["5 min", "1,5 t"], None),
+    ],
 )
-def test_durations_that_are_all_very_short_are_read_with_a_remark(durations: list[str], is_mentioned: bool) -> None:
+def test_durations_without_a_unit_that_are_all_very_short_are_read_with_a_remark(
+    durations: list[str], mentioned: str | None
+) -> None:
     rows = "".join(f"m-{number};x;2026-03-25;{duration}\n" for number, duration in enumerate(durations))
     remarks = read_registrations("a.csv", f"mentor;type;date;minutes\n{rows}".encode()).remarks
-    said = "a.csv: all durations are 9 minutes or less; if they are hours, write them as 2 h: row 2, 3, 4"
-    assert remarks == ([said] if is_mentioned else [])
+    said = "a.csv: all durations without a unit are 9 minutes or less; if they are hours, write them as 2 h: row"
+    assert remarks == ([f"{said} {mentioned}"] if mentioned else [])
 
 
 def test_hours_in_a_workbook_without_a_unit_are_read_with_a_remark() -> None:

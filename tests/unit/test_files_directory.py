@@ -1,0 +1,74 @@
+"""Files of a directory as people keep them: none is refused for what it only resembles, and what stands below a table is no organization."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestrator.directory.files import read_directory
+from orchestrator.files.mistakes import BadFileError
+
+TITLES = {
+    "organizations": "organization_id;name;time_zone;closed_through",
+    "scopes": "organization_id;coordinator_id;chapter_id",
+    "activity_types": "organization_id;activity_type;name;default_minutes;minimum_minutes",
+    "chapters": "organization_id;chapter_id;name",
+    "mentors": "organization_id;mentor_id;name;chapter_id;active_from;active_until",
+}
+
+
+def read(folder: Path, table: str, *lines: str) -> tuple[list[str], Sequence[str]]:
+    """The organizations of the table's rows, and the remarks."""
+    (folder / f"{table}.csv").write_text("\n".join([TITLES[table], *lines, ""]), encoding="utf-8")
+    directory, remarks = read_directory(folder)
+    return [record.values["organization_id"] for record in directory[f"{table}.csv"]], remarks
+
+
+def refused(folder: Path, table: str, *lines: str) -> list[tuple[int | None, str]]:
+    """The lines of the mistakes, and what they say."""
+    with pytest.raises(BadFileError) as refusal:
+        read(folder, table, *lines)
+    return [(mistake.line, mistake.detail) for mistake in refusal.value.mistakes]
+
+
+# --- Below a table ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "lines"),
+    [
+        ("scopes", ["Lokallag 4;;", "Lokallag 5;;"]),
+        ("scopes", ["Lokallag 1;kari;nord", "Lokallag 5;;"]),
+        ("scopes", ["Lokallag 5;;", "oslo;;"]),
+        ("organizations", ["Region 1;;;", "Region 2;;;", "Region 12;;;"]),
+        ("organizations", ["oslo;;;2026-01-01", "Region 1;;;2026-01-01"]),
+        ("organizations", ["Sum 2;;;", "oslo;;;", "bergen;;;"]),
+    ],
+)
+def test_organizations_with_numbers_in_their_ids_are_no_footers(tmp_path: Path, table: str, lines: list[str]) -> None:
+    assert read(tmp_path, table, *lines)[0] == [line.partition(";")[0] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("table", "lines", "wrong"),
+    [
+        ("scopes", ["oslo;kari;nord", "(3 rows);;", "Eksportert av Kari;;"], [3, 4]),
+        ("scopes", ["oslo;;", "(3 rows);;", "Eksportert 01.02.2026;;"], [3, 4]),
+        ("organizations", ["oslo;Oslo;;", "Totalt;2;;", "Side 1 av 1;;;", "Kari;;;"], [3, 4, 5]),
+        ("organizations", ["Region 1;;;", "Region 2;;;", "2 rader;;;"], [4]),
+        ("organizations", ["Region 1;;;", "Region 2;;;", "Sum;;;"], [4]),
+    ],
+)
+def test_each_line_of_a_footer_is_a_mistake(tmp_path: Path, table: str, lines: list[str], wrong: list[int]) -> None:
+    found = refused(tmp_path, table, *lines)
+    assert [line for line, _ in found] == wrong
+    assert {detail for _, detail in found} == {
+        "looks like a total or a footer, or is below one; remove it; if an organization has this id, make it the first row"
+    }
+
+
+@pytest.mark.parametrize("lines", [["oslo;;", "Lag 5;;"], ["oslo;kari;nord", "Lag 5;;", "bergen;;"]])
+def test_an_organization_that_looks_like_a_footer_is_read_in_the_first_row(tmp_path: Path, lines: list[str]) -> None:
+    assert refused(tmp_path, "scopes", *lines)
+    lines.sort(key=lambda line: not line.startswith("Lag"))
+    assert len(read(tmp_path, "scopes", *lines)[0]) == len(lines)
