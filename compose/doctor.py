@@ -23,9 +23,10 @@ from compose.restore_findings import restore_findings
 from compose.webhook_findings import webhook_findings
 from consumers.loop.coordinator import UNSERVED
 from consumers.upkeep.groups import Groups
+from orchestrator.process.database_urls import shown_url
 from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_config
 from orchestrator.process.loopback import is_this_machine
-from orchestrator.process.outgoing import heeds_environment
+from orchestrator.process.outgoing import heeds_environment, without_credentials
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.settings import API_ROLE, LOOPBACK, WORKER_ROLE, Settings
 from orchestrator.storage.connecting import session_values
@@ -122,19 +123,20 @@ def _identity(settings: Settings) -> Iterator[Finding]:
 
 
 def _identity_provider(url: str) -> Finding:
-    subject = "identity provider"
+    subject, shown = "identity provider", without_credentials(url)
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S, trust_env=heeds_environment(url))
         answer.raise_for_status()
         number = len(answer.json()["keys"])
     except httpx.HTTPError as error:
+        reason = f"it returns status {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else error
         return Finding(
-            subject, State.UNREACHABLE, f"{url}: {error}", "check BULKREG_JWT_JWKS_URL, and the network between the API and it"
+            subject, State.UNREACHABLE, f"{shown}: {reason}", "check BULKREG_JWT_JWKS_URL, and the network between the API and it"
         )
     except (ValueError, KeyError, TypeError):
-        return Finding(subject, State.UNREACHABLE, f"{url} returns no key set (RFC 7517)", "check BULKREG_JWT_JWKS_URL")
+        return Finding(subject, State.UNREACHABLE, f"{shown} returns no key set (RFC 7517)", "check BULKREG_JWT_JWKS_URL")
     if not number:
-        return Finding(subject, State.UNREACHABLE, f"{url} has no keys", "have the provider publish its signing keys")
+        return Finding(subject, State.UNREACHABLE, f"{shown} has no keys", "have the provider publish its signing keys")
     return Finding(subject, State.OK, f"{urlsplit(url).hostname} returns {number} keys")
 
 
@@ -291,7 +293,7 @@ def _connected(
             fix = _UPGRADE
         elif "unsupported startup parameter" in reason:
             fix = "remove the parameter from the URL, or add it to the pooler's ignore_startup_parameters: nothing depends on it"
-        yield Finding(subject, State.UNREACHABLE, f"{url.render_as_string(hide_password=True)}: {reason}", fix)
+        yield Finding(subject, State.UNREACHABLE, f"{shown_url(url)}: {reason}", fix)
     finally:
         engine.dispose()
 

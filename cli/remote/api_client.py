@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from cli.remote.target import Target
 from cli.terminal.failures import ApiProblemError, BadInputError, CommandError, UnreachableError
-from orchestrator.process.outgoing import UnusableWayError, check_address, heeds_environment, usable_way
+from orchestrator.process.outgoing import UnusableWayError, check_address, heeds_environment, usable_way, without_credentials
 from schemas.paths import API_PATH
 from schemas.statuses import TERMINAL_BATCH_STATUSES
 
@@ -59,6 +59,7 @@ class ApiClient:
     def __init__(self, http: httpx.AsyncClient, target: Target, patience: Patience, remark: Callable[[str], None]) -> None:
         self._http = http
         self._target = target
+        self._address = without_credentials(target.url)
         self._patience = patience
         self._remark = remark
         self._has_answered = False
@@ -97,7 +98,7 @@ class ApiClient:
                     raise _refusal(response)
                 yield response.aiter_bytes()
         except httpx.TransportError as error:
-            raise UnreachableError(f"{self._target.url} closed the download; repeat the command: {_reason(error)}") from error
+            raise UnreachableError(f"{self._address} closed the download; repeat the command: {_reason(error)}") from error
 
     async def finished(
         self, batch_id: str, organization_id: str | None, changed: Callable[[Mapping[str, Any]], None]
@@ -133,7 +134,7 @@ class ApiClient:
                 with attempt:
                     response = await self._send(method, path, encoded, **content)
         except _NotNowError as error:
-            raise UnreachableError(f"{self._target.url} is unavailable: {error}") from error
+            raise UnreachableError(f"{self._address} is unavailable: {error}") from error
         if response.is_error:
             raise _refusal(response)
         return response
@@ -161,19 +162,20 @@ class ApiClient:
 
     def _says_so(self, state: RetryCallState) -> None:
         if state.attempt_number == _ATTEMPTS_IN_SILENCE and state.outcome is not None:
-            self._remark(f"{self._target.url} is unavailable, retrying: {state.outcome.exception()}")
+            self._remark(f"{self._address} is unavailable, retrying: {state.outcome.exception()}")
 
 
 @asynccontextmanager
 async def opened(target: Target, remark: Callable[[str], None], patience: Patience = Patience()) -> AsyncIterator[ApiClient]:
     """Yields a client of the target's API. Raises BadInputError for an invalid address."""
+    address = without_credentials(target.url)
     try:
+        check_address(target.url)  # first, because its message quotes nothing of the URL
         url = httpx.URL(target.url)
-        check_address(target.url)
     except (httpx.InvalidURL, ValueError) as error:
-        raise BadInputError(f"{target.url} is not a valid URL: {error}") from error
+        raise BadInputError(f"{address} is not a valid URL: {error}") from error
     if url.scheme not in {"http", "https"} or not url.host:
-        raise BadInputError(f"{target.url} is not a URL like https://bulkreg.example.org")
+        raise BadInputError(f"{address} is not a URL like https://bulkreg.example.org")
     try:
         with usable_way(target.url):
             client = httpx.AsyncClient(base_url=url, timeout=patience.request_timeout_s, trust_env=heeds_environment(target.url))
@@ -208,7 +210,7 @@ def _refusal(response: httpx.Response) -> CommandError:
     """Returns the failure for an error response."""
     if response.headers.get("Content-Type", "").split(";")[0] != "application/problem+json":
         return UnreachableError(
-            f"The server at {response.url} is not this product's API (status {response.status_code}). Check the URL."
+            f"The server at {without_credentials(str(response.url))} is not this product's API (status {response.status_code}). Check the URL."
         )
     refusal = ApiProblemError(response.json())
     return UnreachableError(str(refusal), details=refusal.problem) if response.is_server_error else refusal

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cli.servers.settings import load_settings
 from cli.terminal.failures import UnreachableError
-from orchestrator.process.database_urls import database_url
+from orchestrator.process.database_urls import database_url, shown_url
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import is_environments, sqlstate
 from orchestrator.storage.database import create_database_engine
@@ -37,7 +37,7 @@ def reachable_database(url: URL) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        where = url.render_as_string(hide_password=True)
+        where = shown_url(url)
         if getattr(error.orig, "pgcode", None) in _NO_SCHEMA:
             raise UnreachableError(f"The database at {where} has no schema yet: run bulkreg db upgrade") from error
         if not is_environments(error):

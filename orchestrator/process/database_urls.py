@@ -8,6 +8,8 @@ from sqlalchemy import URL, make_url
 # The hosts of a URL in the form of libpq and psql: postgresql://user:password@first:5432,second:5432/database
 _SEVERAL = re.compile(r"^(?P<start>[^:/?#]+://(?:[^@/?#]*@)?)(?P<hosts>[^@/?#]*,[^@/?#]*)(?P<rest>(?:[/?#].*)?)$", re.DOTALL)
 
+_BRACKETS = re.compile(r"^\[(?P<host>[^\]]*)\](?::(?P<port>.*))?$")
+
 
 def database_url(text: str) -> URL:
     """Reads a URL. Several hosts may be given as libpq takes them, or as SQLAlchemy does (`?host=first:5432&host=second:5432`).
@@ -18,13 +20,49 @@ def database_url(text: str) -> URL:
     if several is None:
         return make_url(text).set(drivername="postgresql+psycopg2")
     url = make_url(several["start"] + several["rest"]).set(drivername="postgresql+psycopg2")
-    return url.update_query_dict({"host": several["hosts"].split(",")})
+    places = several["hosts"].split(",")
+    if any(place.count(":") > 1 and not place.startswith("[") for place in places):
+        raise ValueError("an IPv6 address is not in brackets")
+    hosts, ports = zip(*map(_host_and_port, places), strict=True)
+    return url.update_query_dict({"host": ",".join(hosts)} | ({"port": ",".join(ports)} if any(ports) else {}))
+
+
+def check_places(url: URL) -> None:
+    """Raises ValueError or ArgumentError if the driver could not read the hosts and the ports of the URL, or no server can be there."""
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    given = [_host_and_port(place)[1] for place in _listed(url, "host")] + list(_listed(url, "port"))
+    for port in given if url.port is None else [*given, str(url.port)]:
+        if port and not 0 < int(port) <= 65_535:
+            raise ValueError("a port is out of range")
+    # The name of an abstract socket begins with @. Elsewhere it is the end of a password in which an @ is not encoded.
+    if any("@" in host[1:] for host in str(arguments.get("host", "")).split(",")):
+        raise ValueError("a host contains an @")
+
+
+def shown_url(url: URL) -> str:
+    """Returns the URL for a message: without passwords, also those among the parameters."""
+    secret = [name for name in url.query if "password" in name or "secret" in name]
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def hosts_of(url: URL) -> Sequence[str]:
     """Returns the hosts of a URL, without their ports. A URL without a host names a socket on this machine."""
     if url.host:
         return [url.host]
-    given = url.query.get("host", ())
-    hosts = given.split(",") if isinstance(given, str) else given
-    return [host.partition(":")[0] for host in hosts if host]
+    return [_host_and_port(host)[0] for host in _listed(url, "host") if host]
+
+
+def _listed(url: URL, parameter: str) -> Sequence[str]:
+    given = url.query.get(parameter, ())
+    return given.split(",") if isinstance(given, str) else given
+
+
+def _host_and_port(place: str) -> tuple[str, str]:
+    """The parts of `host:port`; the port is empty if there is none. An IPv6 address with a port is in brackets, which are left out."""
+    address = _BRACKETS.match(place)
+    if address is not None:
+        return address["host"], address["port"] or ""
+    if place.count(":") > 1:
+        return place, ""
+    host, _, port = place.partition(":")
+    return host, port

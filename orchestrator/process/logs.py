@@ -21,6 +21,8 @@ def configure_logs(settings: Settings) -> None:
     handler = _StandardError()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    # Below that it writes the URL of each request, with the password in it.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class JsonFormatter(logging.Formatter):

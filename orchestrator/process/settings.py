@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
-from orchestrator.process.database_urls import database_url
+from orchestrator.process.database_urls import check_places, database_url
 from orchestrator.process.outgoing import check_address
 from schemas.events import MAX_BATCH_BYTES
 from schemas.strict_json import MAX_JSON_DEPTH
@@ -430,9 +430,12 @@ class Settings(BaseSettings):
     def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             try:
-                _check_port(database_url(value.get_secret_value()))
+                check_places(database_url(value.get_secret_value()))
             except (ArgumentError, ValueError):
-                raise ValueError("must be a URL like postgresql://user:password@host:5432/database") from None
+                raise ValueError(
+                    "must be a URL like postgresql://user:password@host:5432/database, with ports from 1 to 65535; in a password, each"
+                    " character that is no letter and no digit must be percent-encoded"
+                ) from None
         return value
 
     @field_validator("webhook_keys")
@@ -477,7 +480,7 @@ class Settings(BaseSettings):
             try:
                 check_address(value)
             except ValueError as error:
-                raise ValueError(f"is not a URL that can be called: {error}") from error
+                raise ValueError(f"is not a URL that can be called: {error}") from None
         return value
 
     @model_validator(mode="after")
@@ -573,11 +576,6 @@ class Settings(BaseSettings):
         if self.owner_url.password is None:
             return None
         return hmac.new(self.owner_url.password.encode(), role.encode(), hashlib.sha256).hexdigest()
-
-
-def _check_port(url: URL) -> None:
-    if url.port is not None and not 0 < url.port <= 65_535:
-        raise ValueError("the port is out of range")
 
 
 def _padded(keys: SecretStr) -> Sequence[bytes]:

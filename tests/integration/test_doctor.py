@@ -389,8 +389,9 @@ def provider(body: bytes, status: int = 200) -> Iterator[str]:
 )
 def test_an_identity_provider_without_keys(sound: Settings, body: bytes, status: int, detail: str) -> None:
     with provider(body, status) as url:
-        finding = only(changed(sound, jwt_hs256_key=None, jwt_jwks_url=url))
+        finding = only(changed(sound, jwt_hs256_key=None, jwt_jwks_url=url.replace("://", "://svc:hemmelig@")))
     assert (finding.subject, finding.state, detail in finding.detail) == ("identity provider", State.UNREACHABLE, True)
+    assert "hemmelig" not in finding.detail
 
 
 def test_an_identity_provider_that_works(sound: Settings) -> None:

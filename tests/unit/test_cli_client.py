@@ -200,6 +200,19 @@ def test_another_server_is_not_mistaken_for_the_product(status: int, body: str) 
         against(answer, lambda client: client.get(API_PATH, None))
 
 
+def test_a_message_about_the_address_does_not_show_its_password() -> None:
+    remarks: list[str] = []
+
+    async def call() -> None:
+        patience = Patience(first_answer_s=0.5)
+        async with opened(Target("http://svc:hemmelig@127.0.0.1:1", "token"), remarks.append, patience) as client:
+            await client.get(API_PATH, None)
+
+    with pytest.raises(UnreachableError, match="is unavailable") as refused:
+        asyncio.run(call())
+    assert not [text for text in (str(refused.value), *remarks) if "hemmelig" in text]
+
+
 def test_a_deletion_whose_response_was_lost_is_done() -> None:
     asked = []
 

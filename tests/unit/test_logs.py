@@ -66,6 +66,22 @@ def test_lines_of_both_kinds_of_loggers_have_one_format(tmp_path: Path) -> None:
     assert "event" not in lines[1]
 
 
+CALL_OF_A_SERVICE = """
+import httpx
+from orchestrator.process.logs import configure_logs
+from orchestrator.process.settings import Settings
+
+configure_logs(Settings(log_level="DEBUG"))
+with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
+    client.get("https://svc:hemmelig@reg.example.org/registrations/1")
+"""
+
+
+def test_the_password_in_the_address_of_another_service_is_in_no_line() -> None:
+    ran = subprocess.run([sys.executable, "-c", CALL_OF_A_SERVICE], check=True, capture_output=True, text=True)
+    assert "hemmelig" not in ran.stderr
+
+
 ODD = """
 import logging
 from orchestrator.process.actions import Action, log_action

@@ -14,7 +14,7 @@ from cli.remote.target import Target
 from cli.terminal.failures import BadInputError
 from consumers.external.http_client import refuse_unusable_way
 from orchestrator.process.loopback import is_this_machine
-from orchestrator.process.outgoing import UnusableWayError, check_address, heeds_environment
+from orchestrator.process.outgoing import UnusableWayError, check_address, heeds_environment, without_credentials
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.settings import Settings
 
@@ -25,6 +25,8 @@ UNUSABLE = [
     {"HTTPS_PROXY": "socks4://user:secret@127.0.0.1:1080"},
     {"all_proxy": "ftp://127.0.0.1"},
     {"https_proxy": "http://host:notaport"},
+    {"HTTPS_PROXY": "http://user:secret#1@127.0.0.1:1"},
+    {"HTTPS_PROXY": "http://user:secret@127.0.0.1:65536"},
     {"HTTPS_PROXY": "http://127.0.0.1:65536"},
     {"all_proxy": "127.0.0.1:0"},
     {"HTTPS_PROXY": "http://proxy..example.org:3128"},
@@ -64,6 +66,32 @@ def test_an_unusable_proxy_is_reported_in_a_sentence(environment: Mapping[str, s
         assert "secret" not in str(refused.value)
     with pytest.raises(BadInputError, match=next(iter(environment))):
         open_client(ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HTTPS_PROXY": "http://user:p[ss@proxy:3128"},
+        {"HTTPS_PROXY": "http://user:\u2100@proxy:3128"},
+        {"HTTPS_PROXY": "user:p:ss@proxy:3128"},
+        {"HTTPS_PROXY": "http://proxy:3128 "},
+        {"HTTPS_PROXY": "http://proxy:3128/", "ALL_PROXY": "http://proxy:65536"},
+        {"HTTPS_PROXY": "http://proxy:65536", "https_proxy": "http://proxy:3128"},
+        {"HTTP_PROXY": "http://proxy:65536"},
+        {"HTTPS_PROXY": "http://proxy:65536", "NO_PROXY": "localhost, example.org"},
+        {"HTTPS_PROXY": "http://proxy:65536", "NO_PROXY": "provider.example.org:443"},
+        {"HTTPS_PROXY": "http://proxy:65536", "NO_PROXY": "other, *"},
+    ],
+    ids=str,
+)
+def test_a_proxy_that_can_be_used_or_is_not_used_is_accepted(
+    environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(monkeypatch, environment)
+    url = ELSEWHERE.replace("/keys", ":443/keys")
+    Jwks(url)
+    refuse_unusable_way(url)
+    open_client(url)
 
 
 @pytest.mark.parametrize("environment", UNUSABLE, ids=str)
@@ -130,8 +158,44 @@ def test_an_address_that_nobody_can_call_is_refused_before_it_is_used(place: str
         {"jwt_jwks_url": url},
         {"oidc_issuer": url, "oidc_client_id": "x", "public_url": "https://bulkreg.example.org"},
     ):
-        with pytest.raises(RefusedStartError):
-            refuse_unsafe_start(Settings.model_validate(settings))
+        with pytest.raises(RefusedStartError, match="is not a URL"):
+            refuse_unsafe_start(Settings.model_validate({**settings, "plan_signing_key": "x" * 32}))
+
+
+PASSWORDS = ["hemmelig#1", "hemmelig/1", "hemmelig?1", "\u2100hemmelig", "[hemmelig"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_a_refused_address_does_not_show_its_password(password: str) -> None:
+    url = f"https://svc:{password}@reg.example.org"
+    refusals = []
+    with pytest.raises(BadInputError, match="not a valid URL") as of_command:
+        open_client(url)
+    refusals.append(of_command.value.args[0])
+    with pytest.raises(ValidationError, match="registration_url") as of_setting:
+        Settings(registration_url=url)
+    refusals.append(str(of_setting.value))
+    for settings in (
+        {"jwt_jwks_url": url},
+        {"oidc_issuer": url, "oidc_client_id": "x", "public_url": "https://bulkreg.example.org"},
+    ):
+        with pytest.raises(RefusedStartError, match="percent-encoded") as of_start:
+            refuse_unsafe_start(Settings.model_validate({**settings, "plan_signing_key": "x" * 32}))
+        refusals.append(str(of_start.value))
+    assert not [each for each in refusals if "hemmelig" in each]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://svc:secret@reg.example.org/v1", "https://***@reg.example.org/v1"),
+        ("https://svc:se/cr@e#t@reg.example.org", "https://***@reg.example.org"),
+        ("svc:secret@reg.example.org", "***@reg.example.org"),
+        ("https://reg.example.org:8443/v1", "https://reg.example.org:8443/v1"),
+    ],
+)
+def test_what_a_message_shows_of_an_address(url: str, shown: str) -> None:
+    assert without_credentials(url) == shown
 
 
 @pytest.mark.parametrize("port", [0, 65_536])
