@@ -7,19 +7,20 @@ has passed are looked up, too.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection
 
 from consumers.loop.raw_record import RawRecord
+from consumers.reading.submissions import Submissions
 from consumers.reading.topic_reader import Span, TopicReader
 from orchestrator.process.settings import Settings
 from orchestrator.storage.known_batches import unknown_among
 from orchestrator.storage.progress import Position
-from schemas.envelope import Envelope, Topic, UnreadableError, open_envelope
-from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED, BatchRejected, BatchSubmitted, EventData, read_event
+from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError, open_envelope
+from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED, BatchSubmitted, read_event
 
 Positions = Mapping[tuple[Topic, int], Position]
 
@@ -54,22 +55,14 @@ def forgotten_batches(settings: Settings, connection: Connection, committed: Pos
         if not unknown:
             return ForgottenBatches(0, 0, None)
         # Their events are read again, with all checks, because the splitter has put aside what does not pass them.
-        items: dict[UUID, int] = {}
-        times: dict[UUID, int] = {}
-        for raw, data in _events(reader, spans, BATCH_SUBMITTED):
-            if isinstance(data, BatchSubmitted) and data.batch_id in unknown:
-                items[data.batch_id] = data.total_items or len(data.items)
-                times[data.batch_id] = min(raw.timestamp_ms, times.get(data.batch_id, raw.timestamp_ms))
-        if items:
-            since = datetime.fromtimestamp(min(times.values()) / 1000, UTC)
-            # A batch that was refused has no row.
-            for _, data in _events(reader, reader.spans([Topic.LIFECYCLE], since=since), BATCH_REJECTED):
-                if isinstance(data, BatchRejected):
-                    items.pop(data.batch_id, None)
-    if not items:
-        return ForgottenBatches(0, 0, None)
-    oldest = datetime.fromtimestamp(min(times[batch_id] for batch_id in items) / 1000, UTC)
-    return ForgottenBatches(len(items), sum(items.values()), oldest)
+        submissions = Submissions(unknown)
+        for raw, envelope in _envelopes(reader, spans, BATCH_SUBMITTED):
+            submissions.add(envelope, raw.timestamp_ms)
+        if submissions.since is not None:
+            for raw, envelope in _envelopes(reader, reader.spans([Topic.LIFECYCLE], since=submissions.since), BATCH_REJECTED):
+                submissions.add_rejection(raw.headers, envelope)
+    lost = submissions.not_refused()
+    return ForgottenBatches(len(lost), sum(each.items for each in lost), min((each.since for each in lost), default=None))
 
 
 def _passed(span: Span, committed: Positions, progress: Positions) -> Span:
@@ -105,18 +98,11 @@ def _strictly_read(envelope: Envelope) -> UUID | None:
     return data.batch_id if isinstance(data, BatchSubmitted) else None
 
 
-def _events(reader: TopicReader, spans: list[Span], event_type: str) -> Iterator[tuple[RawRecord, EventData]]:
-    """Yields the readable events of a type."""
-    for raw, envelope in _envelopes(reader, spans, event_type):
-        try:
-            yield raw, read_event(spans[0].topic, envelope)
-        except UnreadableError:
-            continue
-
-
 def _envelopes(reader: TopicReader, spans: list[Span], event_type: str) -> Iterator[tuple[RawRecord, Envelope]]:
     for chunk in reader.read(spans):
         for _, raw in chunk:
+            if raw.bytes > MAX_MESSAGE_BYTES:
+                continue  # the splitter has put it aside unread
             try:
                 envelope = open_envelope(raw.headers, raw.value)
             except UnreadableError:

@@ -1,0 +1,107 @@
+"""Which batches count as forgotten by the database, whatever else was sent under their ids and refused."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from consumers.reading import submissions
+from consumers.reading.forgotten import forgotten_batches
+from consumers.reading.submissions import Submissions
+from orchestrator.process.settings import Settings
+from orchestrator.storage.progress import Position
+from schemas.envelope import MAX_MESSAGE_BYTES, Topic, open_envelope
+from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED
+from schemas.ids import new_batch_id
+from tests.integration.test_replay import RecordingPipeline, Written, upstream, written_at_ms
+from tests.integration.test_replay_refused import (
+    ACCEPTED,
+    NOT_ACCEPTED,
+    Told,
+    given_up_with_each_part,
+    half_corrected,
+    lose,
+    malformed,
+    one_by_one,
+    refused,
+    refused_after_it_was_lost,
+    refused_twice,
+    tell,
+)
+from tests.support.kafka import altered, write_raw
+from tests.support.pipeline import standard_directory
+from tests.support.raw_producer import Compression, RawRecord, produce
+
+# The database has lost a batch, or the topics alone don't tell that it has not.
+NOT_CERTAINLY_REFUSED = {refused_twice, given_up_with_each_part, half_corrected, refused_after_it_was_lost}
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
+    standard_directory(engine, mentor_count=700)
+    pipeline = RecordingPipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
+
+
+def not_refused(batch_id: UUID, written: Written) -> list[int]:
+    """The numbers of items of the batches that were not refused, among this one."""
+    found = Submissions({batch_id})
+    opened = [(event, open_envelope(event.headers, event.value)) for _, event in written]
+    for event, envelope in opened:
+        if envelope.type == BATCH_SUBMITTED:
+            found.add(envelope, written_at_ms(event))
+    for event, envelope in opened:
+        if envelope.type == BATCH_REJECTED:
+            found.add_rejection(event.headers, envelope)
+    return [each.items for each in found.not_refused()]
+
+
+@pytest.mark.parametrize("told", [*ACCEPTED, *NOT_ACCEPTED], ids=lambda told: told.story.__name__)
+def test_a_batch_that_was_refused_and_perhaps_accepted(pipeline: RecordingPipeline, owner: Engine, told: Told) -> None:
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, told.story(batch_id))
+    is_missing = told in ACCEPTED or told.story in NOT_CERTAINLY_REFUSED
+    assert bool(not_refused(batch_id, pipeline.written)) is is_missing
+    assert not_refused(new_batch_id(), pipeline.written) == []
+
+
+def test_a_batch_with_more_submissions_than_are_remembered_is_not_refused(
+    pipeline: RecordingPipeline, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the one that is not remembered is malformed: its rejection could stand for another record of its event."""
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, one_by_one(refused(batch_id), malformed(refused(batch_id))))
+    for most, found in ((2, []), (1, [1])):
+        monkeypatch.setattr(submissions, "MAX_RECORDS", most)
+        assert not_refused(batch_id, pipeline.written) == found
+
+
+def test_only_what_the_splitter_accepted_is_forgotten(
+    settings: Settings, topics: None, engine: Engine, pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    """A batch of which another content is refused afterwards, and a record that is larger than the splitter reads."""
+    accepted, large = new_batch_id(), new_batch_id()
+    tell(
+        pipeline,
+        owner,
+        accepted,
+        one_by_one(*(upstream(accepted, range(total), part=1, parts=1, total=total) for total in (2, 1))),
+    )
+    lose(owner, accepted)
+    altered(settings, Topic.BATCHES, "compression.type", "producer")
+    for topic in (Topic.BATCHES, Topic.LIFECYCLE):
+        written = [event for _, event in pipeline.written if event.topic is topic]
+        write_raw(settings, topic, [(event.value, dict(event.headers)) for event in written], partition=0)
+    assert any(dict(event.headers)["ce_type"] == BATCH_REJECTED.encode() for event in written)
+    event = upstream(large, range(3), part=1, parts=1, total=3)
+    too_large = RawRecord(
+        event.value + b" " * MAX_MESSAGE_BYTES, headers=[(name.encode(), value) for name, value in event.headers]
+    )
+    batches = Topic.BATCHES.on_cluster(settings.topic_prefix)
+    produce(settings.kafka_bootstrap_servers, batches, 0, [too_large], compression=Compression.GZIP)
+    passed = {(Topic.BATCHES, 0): Position(1_000)}
+    with engine.connect() as connection:
+        found = forgotten_batches(settings, connection, passed, passed)
+    assert (found.batches, found.items) == (1, 2)
