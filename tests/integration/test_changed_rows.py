@@ -21,6 +21,7 @@ from orchestrator.batches.model import Actor, CorrectedItem, Idempotency, NewBat
 from orchestrator.batches.operations import (
     cancel_batch,
     delete_batch,
+    dismiss_batch,
     relabel_batch,
     retry_failed_items,
     submit_bulk_registration,
@@ -45,6 +46,7 @@ Key = tuple[Any, ...]
 # By table, the columns that identify a row.
 TABLES = {
     "batch": ("batch_id",),
+    "batch_dismissal": ("batch_id", "version"),
     "batch_edit": ("batch_id", "version"),
     "batch_item": ("batch_id", "position"),
     "batch_part": ("batch_id", "part"),
@@ -103,11 +105,13 @@ class Bystanders:
         self.retried = pipeline.submit([item("no one")])
         self.deleted = pipeline.submit([item("mentor-2")])
         self.edited = pipeline.submit([item("mentor-3")])
+        self.dismissed = pipeline.submit([item("nobody"), item("mentor-7")])
         pipeline.drain()
         pipeline.call(retry_failed_items, ADMIN, self.retried, RetryRequest(), Idempotency("retry", b"of a bystander"))
         pipeline.drain()
         pipeline.call(delete_batch, ADMIN, self.deleted)
         pipeline.call(relabel_batch, ADMIN, self.edited, "edited")
+        pipeline.call(dismiss_batch, ADMIN, self.dismissed)
         self.cancelled = pipeline.submit([item("mentor-4")])
         pipeline.call(cancel_batch, ADMIN, self.cancelled, "a reason")
         self.collecting = uuid4()
@@ -122,6 +126,15 @@ class Bystanders:
         with pipeline.engine.begin() as connection:
             connection.execute(
                 text(f"{asked} VALUES (:id, 0, :org, 1, 'asked', now())"), {"id": self.pending, "org": ORGANIZATION}
+            )
+            requested = (
+                "INSERT INTO orchestrator.revocation_request (batch_id, position, organization_id, state, asked_at, asked_by"
+            )
+            connection.execute(
+                text(
+                    f"{requested}, channel, reason, is_bulk, sent_at) VALUES (:id, 0, :org, 'asked', now(), 'x', 'x', 'x', false, now())"
+                ),
+                {"id": self.dismissed, "org": ORGANIZATION},
             )
         pipeline.relay()
         pipeline.queues.clear()
@@ -224,6 +237,31 @@ def test_delete(pipeline: Pipeline, bystanders: Bystanders) -> None:
         "edited_by": None,
         "edited_at": at,
     }
+
+
+def test_dismissal(pipeline: Pipeline, bystanders: Bystanders) -> None:
+    """It is no edit: what else is known about the batch stays as it is."""
+    batch_id = finished(pipeline)
+    before, began = tables(pipeline), clock(pipeline)
+    with bystanders.untouched(batch_id):
+        pipeline.call(dismiss_batch, ADMIN, batch_id)
+    after = tables(pipeline)
+    old, new = before.of("batch", batch_id), after.of("batch", batch_id)
+    at, version = new["dismissed_at"], old["version"] + 1
+    assert began < at < clock(pipeline)
+    assert differences(old, new) == {"dismissed_at": at, "version": version, "changed_at": at}
+    assert {key: row for key, row in after.rows["batch_dismissal"].items() if key[0] == batch_id} == {
+        (batch_id, version): {
+            "batch_id": batch_id,
+            "version": version,
+            "organization_id": ORGANIZATION,
+            "dismissed_by": ADMIN.subject,
+            "dismissed_at": at,
+        }
+    }
+    assert [after.rows[table] for table in ("batch_edit", "batch_item")] == [
+        before.rows[table] for table in ("batch_edit", "batch_item")
+    ]
 
 
 def test_cancel(pipeline: Pipeline, bystanders: Bystanders) -> None:

@@ -21,6 +21,7 @@ from orchestrator.storage.dispatch import (
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, record
+from tests.support.plans import without_indexes
 
 REFUSAL = ItemError("mentor_not_found", "No", retryable=False)
 
@@ -57,6 +58,7 @@ def books(pipeline: Pipeline, *items: tuple[str, int]) -> Mapping[int, Dispatch]
 
 def in_doubt(pipeline: Pipeline, batch_id: str, *positions: int) -> Sequence[int]:
     with pipeline.engine.begin() as connection:
+        without_indexes(connection)
         return positions_in_doubt(connection, UUID(batch_id), positions)
 
 

@@ -109,6 +109,28 @@ def test_a_batch_is_unfinished_since_its_retry_began(settings: Settings, engine:
     assert (figures.backlog_items, figures.oldest_unfinished_s < PATIENCE_S) == (1, True)
 
 
+def test_running_batches_are_counted_with_the_age_of_the_oldest(settings: Settings, engine: Engine) -> None:
+    """Finished and deleted ones are older here, and are not among them."""
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    finished = pipeline.submit(mentors(1))
+    pipeline.drain()
+    batches = [pipeline.submit(mentors(count, first=10 * count)) for count in (2, 3, 4)]
+    age = "submitted_at = now() - :hours * interval '1 hour'"
+    with engine.begin() as connection:
+        for batch_id, hours, change in (
+            (finished, 9, age),
+            (batches[0], 2, age),
+            (batches[1], 5, age),
+            (batches[2], 9, f"{age}, deleted_at = now()"),
+        ):
+            statement = text(f"UPDATE orchestrator.batch SET {change} WHERE batch_id = :id")
+            connection.execute(statement, {"id": batch_id, "hours": hours})
+        figures = read_figures(connection)
+    pipeline.close()
+    assert (figures.backlog_items, round(figures.oldest_unfinished_s / 3_600)) == (2 + 3, 5)
+
+
 def _is_served(url: str) -> bool:
     try:
         return "bulkreg_outbox_rows" in served(url)

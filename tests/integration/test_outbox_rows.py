@@ -17,6 +17,7 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import REFUSED, SLOTS, Hold, OutboxRow, ReadLimits, insert_events, slot_of
 from schemas.envelope import OutgoingEvent, Topic
 from tests.support.log_lines import logged
+from tests.support.plans import without_indexes
 
 ALL = ReadLimits(1_000, 1 << 30)
 EVERYWHERE = range(SLOTS)
@@ -209,6 +210,23 @@ def test_held_rows_are_counted_by_topic_and_place_with_the_first_reason(connecti
     assert now.held[0].since == first_held < now.held[1].since
 
 
+def test_held_rows_are_listed_by_the_time_since_when_they_wait(connection: Connection) -> None:
+    """The first reason is that of the row that was held first, although others have lower numbers."""
+    put(connection, batch_in(1), "a", "b", "c", "d", "e")
+    places = ("batches/0", "batches/0", "batches/1", REFUSED, REFUSED)
+    for row, place, hours in zip(read(connection), places, (2, 3, 1, 4, 5), strict=True):
+        hold(connection, [row], place, f"{hours} hours ago")
+        held_at = "UPDATE orchestrator.outbox SET held_at = now() - :hours * interval '1 hour' WHERE held_why = :why"
+        connection.execute(text(held_at), {"hours": hours, "why": f"{hours} hours ago"})
+    connection.execute(text("SET LOCAL enable_hashagg = off"))
+    without_indexes(connection)
+    assert [(each.held_for, each.why) for each in outbox.outbox_now(connection).held] == [
+        (REFUSED, "5 hours ago"),
+        ("batches/0", "3 hours ago"),
+        ("batches/1", "1 hours ago"),
+    ]
+
+
 # --- Slots ------------------------------------------------------------------------------------------------------------------------
 
 PATIENT = timedelta(hours=1)
@@ -251,6 +269,18 @@ def test_a_single_relay_has_all_slots_and_gives_half_back_except_busy_ones(setti
             assert (len(kept), kept >= busy) == (SLOTS // 2, True)
             assert slots.balance(first, kept, lease=PATIENT, busy=busy) == kept
             assert slots.balance(second, [], lease=PATIENT) == everything - kept
+
+
+def test_other_locks_than_those_of_relays_do_not_count(settings: Settings, engine: Engine) -> None:
+    """A key of 64 bits may have the same bits as the two numbers of a slot, and is another lock."""
+    with engine.connect() as stranger:
+        stranger.execute(text("SELECT pg_advisory_lock(CAST(:space AS bigint) << 32 | 3)"), {"space": slots._SLOT})
+        stranger.execute(text("SELECT pg_advisory_lock(7, 3)"))
+        with relays(settings, 1) as [relay]:
+            owned = slots.balance(relay, [], lease=PATIENT)
+            assert owned == frozenset(EVERYWHERE)
+            assert [holder.slots for holder in slots.slot_holders(relay)] == [SLOTS]
+        stranger.invalidate()
 
 
 def test_a_relay_that_is_silent_for_longer_than_the_lease_loses_its_slots(

@@ -112,6 +112,55 @@ def test_the_outcome_of_an_earlier_attempt_does_not_count_for_the_present_one(
     assert sweeper(settings, broker).sweep(pipeline.engine) == Swept(watched=2)
 
 
+RUNNING = (
+    ("status = 'processing'", True),
+    ("status = 'cancelled'", True),
+    ("status = 'cancelled', completed_at = now()", False),
+    ("status = 'completed', completed_at = now()", False),
+    ("status = 'pending'", False),
+)
+
+
+@pytest.mark.parametrize(("state", "is_found"), RUNNING)
+def test_only_pending_items_of_running_batches_are_watched_or_folded(pipeline: Pipeline, state: str, is_found: bool) -> None:
+    """Others have pending items only in a damaged database."""
+    decided = pipeline.submit(mentors(1, first=10))
+    pipeline.drain_until_registered()
+    lost(pipeline)
+    with pipeline.engine.connect() as connection:
+        connection.execute(text(f"UPDATE orchestrator.batch SET {state}"))
+        found = sweeping.decided_not_folded(connection, quiet=timedelta(0), aside=[], limit=9)
+        watched = sweeping.watch_quiet_items(connection, sweeping.new_mark(connection), quiet=timedelta(0), limit=9)
+        connection.rollback()
+    assert ([each.batch_id for each in found], watched) == (([str(decided)], 2) if is_found else ([], 0))
+
+
+def test_an_outcome_is_lost_if_it_was_old_when_the_first_of_the_handled_partitions_was_seen(pipeline: Pipeline) -> None:
+    """Older ones than twice the quiet time are found in any case."""
+    quiet, hour, moment = timedelta(hours=1), timedelta(hours=1), timedelta(microseconds=1)
+    ids = [pipeline.submit(mentors(1, first=first)) for first in range(1, 6)]
+    pipeline.drain_until_registered()
+    ages = (5 * hour + moment, 5 * hour, 4 * hour + moment, 2 * hour + hour / 60, 2 * hour - hour / 60)
+    with pipeline.engine.connect() as connection:
+        for partition, seen in ((0, 3 * hour), (1, 4 * hour), (2, 2 * hour)):
+            put = "INSERT INTO orchestrator.queue_end VALUES ('results', :partition, 'id', 7, 7, NULL, now() - :seen)"
+            connection.execute(text(put), {"partition": partition, "seen": seen})
+        for batch_id, age in zip(ids, ages, strict=True):
+            decided = text("UPDATE orchestrator.outcome SET created_at = now() - :age WHERE batch_id = :b")
+            connection.execute(decided, {"age": age, "b": batch_id})
+        found = sweeping.decided_not_folded(connection, quiet=quiet, aside=[], limit=9)
+        assert {each.batch_id: each.is_lost for each in found} == {
+            str(batch_id): is_lost for batch_id, is_lost in zip(ids[:4], (True, False, False, False), strict=True)
+        }
+        # All were seen just now.
+        connection.execute(text("UPDATE orchestrator.queue_end SET seen_at = now()"))
+        for batch_id, age in zip(ids, (hour, hour + moment, hour - moment, hour, hour), strict=True):
+            connection.execute(decided, {"age": age, "b": batch_id})
+        [one] = sweeping.decided_not_folded(connection, quiet=quiet, aside=[], limit=9)
+        assert (one.batch_id, one.is_lost) == (str(ids[1]), True)
+        connection.rollback()
+
+
 def test_the_pause_between_resends_is_waited_for(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
     lost(pipeline)
     swept, total = sweeper(settings, broker, resend_pause=timedelta(hours=1)), Swept()

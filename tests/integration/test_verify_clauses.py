@@ -7,13 +7,14 @@ All of them are made in one database, each on its own batch, and one run checks 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import count
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, Row, create_engine, text
 
 from orchestrator.batches.model import NewBatch, NewItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
@@ -22,12 +23,13 @@ from orchestrator.storage.database import create_database_engine
 from orchestrator.verification import verify as verification
 from orchestrator.verification.checks import CHECKS
 from orchestrator.verification.verify import Breach, verify
-from schemas.ids import new_batch_id
+from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.corruptions import AGED, ASKED, BATCH, CLAUSES, ITEM, OUTBOX, WELL
 from tests.integration.test_verify import CONSTRAINTS
 from tests.support.audit import PROTECTED, UNPROTECTED
 from tests.support.databases import fresh_database
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, standard_directory
+from tests.support.plans import without_indexes
 from tests.support.stack import Stack
 from tests.support.upstream import submitted, upstream_item
 
@@ -199,6 +201,27 @@ def test_events_that_wait_in_the_outbox_are_reported_once_for_each_topic(pipelin
     assert all(any(topic in detail and since in detail for detail in found) for topic, since in oldest.items())
 
 
+def test_the_oldest_event_is_reported_wherever_its_row_lies(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.drain()
+    with pipeline.engine.connect() as connection:
+        for topic, minutes in (("batches", 7), ("batches", 9), ("lifecycle", 7), ("lifecycle", 9)):
+            connection.execute(text(OUTBOX.format(topic, minutes)), {"b": batch_id})
+        refused = "slot = -1, held_for = 'refused', held_at = now(), held_why = 'it is number ' || outbox_id"
+        connection.execute(text(f"UPDATE orchestrator.outbox SET {refused} WHERE topic = 'lifecycle'"))
+        rows = connection.execute(text("SELECT outbox_id, created_at::text FROM orchestrator.outbox ORDER BY outbox_id")).all()
+        first, third = rows[0], rows[2]
+        # A changed row stands behind the others in the table's file.
+        changed = "UPDATE orchestrator.outbox SET key = 'l' WHERE outbox_id IN (:first, :third)"
+        connection.execute(text(changed), {"first": first.outbox_id, "third": third.outbox_id})
+        without_indexes(connection)
+        [waits] = found_by(connection, "event_waits", trouble_after=timedelta(minutes=5))
+        [is_refused] = found_by(connection, "event_refused")
+        connection.rollback()
+    assert f"has waited in the outbox since {first.created_at}" in waits.detail
+    assert f"it is number {third.outbox_id};" in is_refused.detail
+
+
 def test_starts_are_counted_for_each_role_and_host(pipeline: Pipeline, settings: Settings) -> None:
     started = text(
         "INSERT INTO orchestrator.role_start SELECT :role, :host, now() - n * interval '1 minute' FROM generate_series(1, 5) AS n"
@@ -272,3 +295,138 @@ def test_an_age_is_a_breach_only_above_its_limit(pipeline: Pipeline, check: str,
             found.append(len(connection.execute(text(sql), parameters).all()))
             connection.rollback()
     assert found == [0, 1]
+
+
+def found_by(connection: Connection, name: str, **parameters: object) -> Sequence[Row[Any]]:
+    [sql] = [check.sql for check in CHECKS if check.name == name]
+    return connection.execute(text(sql), parameters).all()
+
+
+def test_each_breach_is_reported_once(damaged: Damaged) -> None:
+    """The details of those that concern no item may be the same."""
+    repeated = {breach: times for breach, times in Counter(damaged.breaches).items() if times > 1 and breach.item_id is not None}
+    assert repeated == {}
+
+
+def test_an_item_that_is_finished_does_not_wait(pipeline: Pipeline) -> None:
+    """A restored database may lack its outcome. Other checks report that."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    with pipeline.engine.connect() as connection:
+        for statement in (
+            ITEM.format("attempt_at = now() - interval '1 hour'"),
+            ITEM.format("status = 'success', activity_id = gen_random_uuid()") + " AND position = 0",
+        ):
+            connection.execute(text(statement), {"b": batch_id})
+        found = found_by(connection, "waiting_and_not_watched", stuck_after=timedelta(minutes=5))
+        connection.rollback()
+    assert [UUID(str(row.item_id)) for row in found] == [DerivedIds(batch_id).item_id(1)]
+
+
+def test_a_revocation_is_that_of_our_activity_or_else_of_the_external_services(pipeline: Pipeline, settings: Settings) -> None:
+    """And only of an item that succeeded. Other checks report the rest of what is wrong here."""
+    batch_id = pipeline.submit([item("mentor-1"), item("nobody"), item("mentor-2")])
+    pipeline.drain()
+    items = DerivedIds(batch_id)
+    owner = create_engine(settings.owner_url)
+    with owner.connect() as connection:
+        for statement in (
+            "INSERT INTO orchestrator.revocation_request (batch_id, position, organization_id, state, asked_at, asked_by, channel, reason,"
+            " is_bulk, sent_at, answered_at) SELECT :b, n, 'org-standard', 'revoked', now(), 'boss', 'api', 'why', false, now(), now()"
+            " FROM generate_series(0, 2) AS n",
+            "UPDATE registration.activity SET item_id = :failed, revoked_at = now() WHERE item_id = :third",
+        ):
+            values = {"b": batch_id, "failed": items.item_id(1), "third": items.item_id(2)}
+            connection.execute(text(statement), {name: value for name, value in values.items() if f":{name}" in statement})
+        found = found_by(connection, "revocation_differs_from_activity")
+        connection.rollback()
+    owner.dispose()
+    assert [UUID(str(row.item_id)) for row in found] == [items.item_id(2)]
+
+
+APPEND_ONLY = (
+    ("audit_can_be_changed", "registration.audit", "audit_is_append_only"),
+    ("period_history_can_be_changed", "registration.period_change", "period_changes_are_append_only"),
+    ("notes_erasures_can_be_changed", "registration.notes_erasure", "notes_erasures_are_append_only"),
+    ("webhook_changes_can_be_changed", "orchestrator.webhook_change", "webhook_changes_are_append_only"),
+)
+
+
+def test_another_trigger_and_a_trigger_of_another_table_protect_nothing(settings: Settings) -> None:
+    owner = create_engine(settings.owner_url)
+    create = "CREATE TRIGGER {} BEFORE UPDATE ON {} FOR EACH STATEMENT EXECUTE FUNCTION registration.refuse_change()"
+    with owner.connect() as connection:
+        for check, table, trigger in APPEND_ONLY:
+            assert found_by(connection, check) == [], check
+            for statement in (
+                f"DROP TRIGGER {trigger} ON {table}",
+                create.format(trigger, "orchestrator.tombstone"),
+                create.format("another", table),
+            ):
+                connection.execute(text(statement))
+            assert len(found_by(connection, check)) == 1, check
+            connection.rollback()
+    owner.dispose()
+
+
+PERIOD_CHANGE = "INSERT INTO registration.period_change VALUES (:organization, :number, :through, :before, 'why', 'boss', 'api', now(), :last)"
+FIRST, SECOND = date(2026, 3, 24), date(2026, 3, 25)
+EVER = date(2027, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ([("org-standard", 1, EVER, 0)], [1, 2, 3]),
+        ([("org-standard", 1, EVER, 1)], [2, 3]),
+        ([("org-standard", 1, FIRST, 0)], [1, 3]),
+        ([("org-standard", 1, EVER, 3)], []),
+        ([("org-other", 1, EVER, 0)], []),
+        ([("org-standard", 1, EVER, 0), ("org-standard", 2, None, 2)], [1, 2]),
+        ([("org-standard", 1, EVER, 0), ("org-other", 2, None, 2)], [1, 2, 3]),
+        ([("org-standard", 1, EVER, 0), ("org-standard", 2, None, 1), ("org-standard", 3, EVER, 2)], [1, 3]),
+        ([("org-standard", 1, EVER, 1), ("org-standard", 2, FIRST, 2)], [2, 3]),
+    ],
+    ids=[
+        "closed before", "closed after the first", "closed for some dates", "closed after all", "another organization's",
+        "reopened", "reopened for another organization", "closed again", "closed for some dates later",
+    ],
+)  # fmt: skip
+def test_changes_between_the_closing_and_the_reopening_of_their_period_are_found(
+    pipeline: Pipeline, changes: Sequence[tuple[str, int, date | None, int]], found: Sequence[int]
+) -> None:
+    """Of three registrations. The first and the last are of one day, the second of the next. Each change of the period follows after so many."""
+    for number, day in enumerate((FIRST, SECOND, FIRST), start=1):
+        pipeline.submit([item(f"mentor-{number}", day=day)])
+        pipeline.drain()
+    with pipeline.engine.connect() as connection:
+        of_each = "SELECT u.audit_id, a.item_id FROM registration.audit u JOIN registration.activity a USING (activity_id) ORDER BY audit_id"
+        rows = connection.execute(text(of_each)).all()
+        last_ids = [rows[0].audit_id - 1, *(row.audit_id for row in rows)]
+        for organization, number, through, after in changes:
+            values = {"organization": organization, "number": number, "through": through, "last": last_ids[after]}
+            connection.execute(text(PERIOD_CHANGE), values | {"before": SECOND if through is None else None})
+        breached = sorted(str(row.item_id) for row in found_by(connection, "changed_in_closed_period"))
+        connection.rollback()
+    assert breached == sorted(str(rows[number - 1].item_id) for number in found)
+
+
+def test_a_closed_period_is_compared_with_the_changes_in_their_order(pipeline: Pipeline) -> None:
+    """The rows of two organizations lie in the table in any order, for example after a restore."""
+    changes = {1: (FIRST, None), 2: (SECOND, FIRST), 3: (EVER, SECOND), 4: (FIRST, EVER)}
+    with pipeline.engine.connect() as connection:
+        for number in (3, 1, 4, 2):
+            through, before = changes[number]
+            for organization in ("org-standard", "org-other"):
+                values = {"organization": organization, "number": number, "through": through, "before": before, "last": number}
+                connection.execute(text(PERIOD_CHANGE), values)
+        for statement in (
+            "INSERT INTO registration.organization (organization_id, name, time_zone) VALUES ('org-other', 'Other', 'UTC')",
+            f"UPDATE registration.organization SET closed_through = '{FIRST}'",
+        ):
+            connection.execute(text(statement))
+        without_indexes(connection)
+        assert found_by(connection, "period_differs_from_history") == []
+        connection.execute(text(f"UPDATE registration.organization SET closed_through = '{SECOND}'"))
+        assert len(found_by(connection, "period_differs_from_history")) == 2
+        connection.rollback()
