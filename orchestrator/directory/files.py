@@ -34,11 +34,7 @@ def _role(cell: Cell) -> str:
 
 
 def _or_default(default: str) -> Callable[[Cell], str]:
-    return lambda cell: default if cells.is_blank(cell) else cells.name(cell)
-
-
-def _identifier_or_none(cell: Cell) -> str | None:
-    return None if cells.is_blank(cell) else cells.identifier(cell)
+    return lambda cell: default if (name := cells.optional_name(cell)) is None else name
 
 
 def _minutes_or_none(cell: Cell) -> int | None:
@@ -70,7 +66,11 @@ FILES: Mapping[str, Sequence[Column]] = {
     ),
     "coordinators.csv": (_ORGANIZATION, _COORDINATOR, Column("name", cells.name), Column("role", _role)),
     # A row with both blank is for an organization that no longer has any scopes.
-    "scopes.csv": (_ORGANIZATION, Column("coordinator_id", _identifier_or_none), Column("chapter_id", _identifier_or_none)),
+    "scopes.csv": (
+        _ORGANIZATION,
+        Column("coordinator_id", cells.optional_identifier),
+        Column("chapter_id", cells.optional_identifier),
+    ),
     "activity_types.csv": (
         _ORGANIZATION,
         Column("activity_type", cells.identifier),
@@ -102,7 +102,8 @@ _TABLE_ENDINGS = frozenset(
 # Endings that a program or a person adds to the name of a table: `list.csv.txt`.
 _ADDED_ENDINGS = frozenset({".txt", ".bak", ".old", ".orig", ".tmp", ".copy", ".kopi"})
 
-_ARCHIVE_ENDINGS = frozenset({".zip", ".7z", ".gz"})
+# Endings of archives, programs, pages and submissions. They may contain the titles of a table, and are none.
+_OTHER_ENDINGS = frozenset({".zip", ".7z", ".gz", ".json", ".ndjson", ".sql", ".py", ".sh", ".md"})
 
 # A header is the first line of a table, or follows a line such as `sep=;` or a title.
 _HEAD_BYTES, _HEAD_LINES = 4_096, 3
@@ -205,7 +206,7 @@ def _has_table_ending(file_name: str) -> bool:
 
 def _begins_like_a_table(file: Path) -> bool:
     """Whether the file has the header of a table, or is a workbook, whatever its name: `list.txt`, or a name without an ending."""
-    if not file.is_file() or PurePath(file.name).suffix.lower() in _ARCHIVE_ENDINGS:
+    if not file.is_file() or PurePath(file.name).suffix.lower() in _OTHER_ENDINGS:
         return False
     try:
         with file.open("rb") as stream:

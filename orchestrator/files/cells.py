@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from orchestrator.files import number_formats
 from orchestrator.files.encodings import misread_part
-from orchestrator.files.formulas import original
+from orchestrator.files.formulas import FormulaText, is_plain_text, original
 from schemas.fields import INT32_MAX, MAX_ID_LENGTH, MAX_LABEL_LENGTH, MAX_NOTES_LENGTH
 from schemas.spelling import canonical, visible
 
@@ -22,17 +22,22 @@ _ISO_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
 _MIDNIGHT = re.compile(r"[ T]0?0[:.]00(?:[:.]00(?:[.,]0+)?)?$")
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
 
-_MINUTE_WORD, _HOUR_WORD = r"min(?:s|utes?|utt(?:er)?)?\.?", r"(?:h|hrs?|hours?|t|timer?)\.?"
+HOUR_WORD = r"(?:h|hrs?|hours?|t|tim(?:e|er|ar)?)\.?"
+"""A unit of hours, in English, Bokmål and Nynorsk, as a regular expression."""
+
+_MINUTE_WORD = r"min(?:s|utes?|utt(?:er)?)?\.?"
 _MINUTES = re.compile(rf"(\d+)\s*(?:{_MINUTE_WORD})?", re.ASCII | re.IGNORECASE)
 # Programs that show durations add the seconds.
 _CLOCK = re.compile(r"(\d{1,4}):([0-5]\d)(?::00)?", re.ASCII)
-_HOURS = re.compile(rf"(\d+(?:[.,]\d+)?)\s*{_HOUR_WORD}", re.ASCII | re.IGNORECASE)
-_HOURS_AND_MINUTES = re.compile(rf"(\d+)\s*{_HOUR_WORD}\s*([0-5]?\d)\s*(?:m|{_MINUTE_WORD})", re.ASCII | re.IGNORECASE)
+_HOURS = re.compile(rf"(\d+(?:[.,]\d+)?)\s*{HOUR_WORD}", re.ASCII | re.IGNORECASE)
+_HOURS_AND_MINUTES = re.compile(
+    rf"(\d+)\s*{HOUR_WORD}\s*(?:(?:og|and|,)\s*)?([0-5]?\d)\s*(?:m|{_MINUTE_WORD})", re.ASCII | re.IGNORECASE
+)
 # Quarters of an hour have other decimals, and 1.30 hours are 78 minutes.
-_CLOCK_WITH_POINT = re.compile(rf"\d+[.,](?!00|25|50)[0-5][05]\s*{_HOUR_WORD}", re.ASCII | re.IGNORECASE)
+_CLOCK_WITH_POINT = re.compile(rf"\d+[.,](?!00|25|50)[0-5][05]\s*{HOUR_WORD}", re.ASCII | re.IGNORECASE)
 
-# A number with more digits is too large for a duration in any unit; and parsing thousands of digits takes long.
-_MAX_DIGITS = 20
+# A longer number is too large for a duration in any unit; and parsing thousands of digits takes long.
+_MAX_DURATION_LENGTH = 40
 
 
 # What a spreadsheet program shows in English or Norwegian for a formula that failed, and saves as text.
@@ -43,10 +48,16 @@ _ERROR_TEXT = re.compile(
 # What a spreadsheet program writes for a long number. Other digits of it are lost.
 _SHORTENED = re.compile(r"[1-9](?:[.,][0-9]{1,14})?E\+[0-9]{2,3}")
 # What a program writes for an id that it has taken for a number with decimals, or for a date.
-_CONVERTED = re.compile(r"[0-9]+[.,]0|[0-9]{4}-[0-9]{2}-[0-9]{2}[ T]00:00:00")
+_WITH_DECIMALS = re.compile(r"[0-9]+[.,]0")
+_WITH_MIDNIGHT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T]00:00:00")
+# A text between apostrophes, or digits that an apostrophe marks as a text. `'t-hooft` is a name.
+_MARKED_TEXT = re.compile(r"'(?:[0-9].*|.*'|)|\".+\"", re.DOTALL)
 # What databases and programs export for an empty value.
 _NO_VALUE = frozenset({"NULL", "[NULL]", "(null)", "<null>", "\\N", "NaN", "<NA>", "NaT"})
 _TOO_NARROW = re.compile("#{3,}")
+
+# The end of each message about an id or a name that can also be meant.
+_IF_MEANT = ', or ="…" in a CSV file if it is meant'
 
 
 class Number(float):
@@ -125,6 +136,14 @@ class BadCellError(ValueError):
         self.code = code
 
 
+class DecimalIdError(BadCellError):
+    """An id ends with `.0`: a program may have changed a whole number. It has not, if another id of the column has other decimals."""
+
+    def __init__(self, identifier: str) -> None:
+        super().__init__(f"is an id that a program has changed into a number with decimals; write the id itself{_IF_MEANT}")
+        self.identifier = identifier
+
+
 EMPTY, TOO_LONG = "empty", "too_long"
 
 
@@ -177,21 +196,32 @@ def identifier(cell: Cell) -> str:
     value = _identifier(cell)
     if any(unicodedata.category(character) == "Cc" for character in value):
         raise BadCellError("contains a line break or another control character")
+    if isinstance(cell, FormulaText):
+        return _undamaged(value)
     # Our exports have an apostrophe before what a spreadsheet program would take for a formula.
     value = original(value) if value.startswith("'") else value
     if value.startswith("="):
         raise BadCellError("is a formula in a text; write the id itself")
-    if value.startswith("'") or (len(value) > 1 and value[0] == value[-1] == '"'):
-        raise BadCellError("has quotes that a program has added, or that mark a text; write the id without them")
-    if value in _NO_VALUE:
-        raise BadCellError("is what a program writes for an empty value; write the id itself")
-    if _CONVERTED.fullmatch(value):
-        raise BadCellError("is an id that a program has changed into a number with decimals or a date; write the id itself")
+    if _MARKED_TEXT.fullmatch(value):
+        raise BadCellError(f"has quotes that a program has added, or that mark a text; write the id without them{_IF_MEANT}")
+    _refuse_no_value(value, "write the id itself")
+    if _WITH_DECIMALS.fullmatch(value):
+        raise DecimalIdError(value)
+    if _WITH_MIDNIGHT.fullmatch(value):
+        raise BadCellError(f"is an id that a program has changed into a date; write the id itself{_IF_MEANT}")
     if _SHORTENED.fullmatch(value):
         raise BadCellError(
-            "is a number that a spreadsheet program has shortened; format the column as text and write the id again"
+            f"is a number that a spreadsheet program has shortened; format the column as text and write the id again{_IF_MEANT}"
         )
     return _undamaged(value)
+
+
+def optional_identifier(cell: Cell) -> str | None:
+    """As `identifier`; None for a blank cell."""
+    if is_blank(cell):
+        return None
+    _refuse_no_value(cell, "leave the cell empty")
+    return identifier(cell)
 
 
 def _identifier(cell: Cell) -> str:
@@ -232,9 +262,18 @@ def name(cell: Cell) -> str:
     value = text(cell)
     if not value:
         raise BadCellError("is empty", EMPTY)
+    _refuse_no_value(cell, "write the name itself")
     if len(value) > MAX_LABEL_LENGTH:
         raise BadCellError(f"is longer than {MAX_LABEL_LENGTH} characters", TOO_LONG)
     return _undamaged(_without_nul(value))
+
+
+def optional_name(cell: Cell) -> str | None:
+    """As `name`; None for a blank cell."""
+    if is_blank(cell):
+        return None
+    _refuse_no_value(cell, "leave the cell empty")
+    return name(cell)
 
 
 def notes(cell: Cell) -> str | None:
@@ -245,7 +284,7 @@ def notes(cell: Cell) -> str | None:
 def verbatim_notes(cell: Cell) -> str:
     """As `notes`, with surrounding blanks."""
     seen = _text(cell)
-    value = cell if type(cell) is str else seen
+    value = str(cell) if is_plain_text(cell) else seen
     if len(value) > MAX_NOTES_LENGTH:
         raise BadCellError(f"is longer than {MAX_NOTES_LENGTH:,} characters", TOO_LONG)
     return _without_nul(value)
@@ -296,7 +335,7 @@ def minutes(cell: Cell) -> int:
     value = visible(_written_duration(cell)).strip()
     if not value:
         raise BadCellError("is empty", EMPTY)
-    if len(value) > _MAX_DIGITS:
+    if len(value) > _MAX_DURATION_LENGTH:
         raise BadCellError("is too large" if value.isdigit() else _NO_DURATION)
     if match := _MINUTES.fullmatch(value):
         return _whole_minutes(Decimal(match[1]))
@@ -312,7 +351,8 @@ _NO_DURATION = "is not a duration; write minutes (90), hours and minutes (1:30) 
 
 def may_be_clock(cell: Cell) -> bool:
     """Whether a duration such as `1.30 t`, which is 78 minutes, may be meant as an hour and 30 minutes."""
-    return type(cell) is str and _CLOCK_WITH_POINT.fullmatch(visible(cell).strip()) is not None
+    seen = number_formats.shown(cell, cell.format, with_decimals=True) if isinstance(cell, Number) else cell
+    return isinstance(seen, str) and _CLOCK_WITH_POINT.fullmatch(visible(seen).strip()) is not None
 
 
 def has_no_unit(cell: Cell) -> bool:
@@ -346,6 +386,12 @@ def _whole_minutes(value: Decimal) -> int:
     if value > INT32_MAX:
         raise BadCellError("is too large")
     return int(value)
+
+
+def _refuse_no_value(cell: Cell, advice: str) -> None:
+    """Raises BadCellError if the cell is what a program writes for an empty value."""
+    if isinstance(cell, str) and not isinstance(cell, FormulaText) and cell.strip() in _NO_VALUE:
+        raise BadCellError(f"is what a program writes for an empty value; {advice}{_IF_MEANT}")
 
 
 def _without_nul(value: str) -> str:

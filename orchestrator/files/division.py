@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+from orchestrator.files.cells import HOUR_WORD
+
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 # Rows follow a stray quote at once. A cell can have a hundred thousand lines, and trying all of them would take long.
@@ -13,7 +15,7 @@ _MOST_LINES_READ = 100
 # hours, so the `60` of `60,5 t` is whole. Those between can be either.
 _HOURS = re.compile(r"0?[0-9]")
 _HOURS_OR_MINUTES = re.compile(r"1[0-9]|2[0-4]")
-_FRACTION = re.compile(r"[0-9]{1,2}\s*(?:h|hrs?|hours?|t|timer?)\.?", re.IGNORECASE)
+_FRACTION = re.compile(rf"[0-9]{{1,2}}\s*{HOUR_WORD}", re.IGNORECASE)
 
 
 class Split(Enum):

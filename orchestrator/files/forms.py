@@ -15,7 +15,7 @@ from itertools import permutations
 
 from orchestrator.files import number_formats
 from orchestrator.files.cells import BrokenCell, Cell, Number, ShownText, shown
-from orchestrator.files.formulas import neutral, original
+from orchestrator.files.formulas import is_plain_text, neutral, original
 from orchestrator.files.workbooks import MAX_TYPED_NUMBER
 from schemas.spelling import canonical
 
@@ -138,16 +138,16 @@ def slashed_dates(text: str, order: str) -> set[date]:
 
 def has_slashes(cell: Cell) -> str | None:
     """The text of a date with slashes; None for any other cell."""
-    return next((text for text in _date_texts(cell) if "/" in text), None) if type(cell) is str else None
+    return next((text for text in _date_texts(cell) if "/" in text), None) if is_plain_text(cell) else None
 
 
 def _texts(cell: Cell) -> Iterator[str]:
     yield shown(cell)
     if isinstance(cell, ShownText):
         yield cell.shown or ""
-    elif type(cell) is str:
+    elif is_plain_text(cell):
         yield original(cell)
-        yield original(cell.strip())
+        yield original(str(cell).strip())
     elif isinstance(cell, float):
         yield number_formats.plain(cell)
 
@@ -189,7 +189,7 @@ def _is_same_number(cell: Cell, texts: set[str], exported: str) -> bool:
         # A workbook stores only so many digits.
         return True
     for text in texts:
-        if type(cell) is str and _leading_zeros(text) > _leading_zeros(exported):
+        if is_plain_text(cell) and _leading_zeros(text) > _leading_zeros(exported):
             # No program adds zeros to a text, so a person has, perhaps to restore lost ones.
             continue
         for number in _numbers(text):
@@ -239,7 +239,7 @@ class _Parts:
 def _is_same_moment(cell: Cell, texts: set[str], exported: str) -> bool:
     if (clock := _CLOCK.fullmatch(exported)) and _clock_seconds(clock) in _seconds_of(cell, texts):
         return True
-    meant = _date_parts(exported)
+    meant = _date_parts(_MIDNIGHT.sub("", exported))
     if not meant:
         return False
     if isinstance(cell, date):

@@ -33,7 +33,18 @@ def original(cell: Any) -> Any:
     return _QUOTED.sub("", cell) if type(cell) is str else cell
 
 
+class FormulaText(str):
+    """The text of a formula that only contains this text. Somebody has written it like that, and no program has changed it."""
+
+    __slots__ = ()
+
+
 def text_of_formula(cell: str) -> str:
     """The text in the quotes of a cell like `="00482"` or `=T("00482")`. Any other cell is returned unchanged."""
     match = _TEXT_FORMULA.fullmatch(cell)
-    return cell if match is None else (match[1] or match[2] or "").replace('""', '"')
+    return cell if match is None else FormulaText((match[1] or match[2] or "").replace('""', '"'))
+
+
+def is_plain_text(cell: Any) -> bool:
+    """Whether the cell is a text and nothing else: no format shows it differently, and it has no error."""
+    return type(cell) in (str, FormulaText)

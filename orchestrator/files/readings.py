@@ -35,9 +35,11 @@ def _optional(parse: Callable[[Cell], Any]) -> Callable[[Cell], Any]:
 # A list of people need not say what they did: a form asks for that. A cell of a column that is there must not be blank, but for the
 # mentor's, because a row may have a name instead of an id.
 _MENTOR, *_OTHERS = COLUMNS
-_NAMES = Column("mentor_name", _optional(cells.name), ("name", "navn", "mentor navn", "likepersonnavn"), is_required=False)
+_NAMES = Column(
+    "mentor_name", _optional(cells.name), ("name", "navn", "mentor navn", "likepersonnavn"), is_required=False, is_enough=True
+)
 _COLUMNS: Sequence[Column] = (
-    replace(_MENTOR, parse=_optional(_MENTOR.parse), is_required=False),
+    replace(_MENTOR, parse=_optional(_MENTOR.parse), is_required=False, is_enough=True),
     _NAMES,
     *(replace(column, is_required=False) for column in _OTHERS),
 )

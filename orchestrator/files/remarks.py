@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orchestrator.files.mistakes import FileMistake
+
 # The most rows, columns, sheets or letters that a remark names; all are counted.
 MOST_NAMED = 10
 
@@ -66,7 +68,8 @@ class Doubts:
     """The rows that a program may have changed, although nothing proves it. They are read, with a remark.
 
     Rows with `short` durations are remarked on only if no row has a `long` one: then they may be hours. Both are only numbers: `90 min` proves
-    nothing about the 2 in another row.
+    nothing about the 2 in another row. `decimal_ids` are the ids that end with `.0`, by column. They give no remark: the whole column shows
+    whether they are mistakes.
     """
 
     whole_rows: list[int] = field(default_factory=list)
@@ -76,6 +79,7 @@ class Doubts:
     clocks: list[int] = field(default_factory=list)
     misread: list[int] = field(default_factory=list)
     hashes: list[int] = field(default_factory=list)
+    decimal_ids: dict[str, list[FileMistake]] = field(default_factory=dict)
 
     def remarks(self, file: str) -> Iterator[FileRemark]:
         """A remark on each kind of doubt."""

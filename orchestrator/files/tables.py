@@ -11,7 +11,17 @@ from string import ascii_uppercase
 from typing import Any
 
 from orchestrator.files import delimited
-from orchestrator.files.cells import BadCellError, BrokenCell, Cell, has_no_unit, is_blank, is_only_hashes, may_be_clock, shown
+from orchestrator.files.cells import (
+    BadCellError,
+    BrokenCell,
+    Cell,
+    DecimalIdError,
+    has_no_unit,
+    is_blank,
+    is_only_hashes,
+    may_be_clock,
+    shown,
+)
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.division import Split, holds_rows, split_number
 from orchestrator.files.encodings import misread_part, unusual_letters
@@ -26,8 +36,14 @@ _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 # No column has a longer name, and the beginning of a value is enough to find a mistake.
 _MAX_SHOWN_CHARACTERS = 200
 
+# An id that no program has made from a whole number. Programs write all numbers of a column with decimals, or none.
+_OTHER_DECIMALS = re.compile(r"[0-9]+[.,](?:[1-9]|[0-9]{2,})")
+
 # Hardly any activity takes as few minutes.
 _LONGEST_SHORT_MINUTES = 9
+
+# Above the header, a title can have two cells: `Avdeling:` and `Oslo`.
+_MOST_CELLS_ABOVE = 2
 
 # Enough for five in every row of the largest default submission. A damaged file can have millions, which nobody would read.
 _MOST_MISTAKES = 50_000
@@ -37,7 +53,8 @@ _MOST_MISTAKES = 50_000
 class Column:
     """A column to read. `parse` takes a cell, and raises BadCellError. The values of a column that `is_private` are never shown. `code` is that
     of a mistake which has none of its own. A column that `is_duration` may have hours with a decimal comma. The letters of
-    one that `is_compared` with an exported value are not doubted, because they may be the exported ones."""
+    one that `is_compared` with an exported value are not doubted, because they may be the exported ones. Below a title, one column that
+    `is_enough` makes a header, else two."""
 
     name: str
     parse: Callable[[Cell], Any]
@@ -47,6 +64,7 @@ class Column:
     code: str = "bad_value"
     is_duration: bool = False
     is_compared: bool = False
+    is_enough: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +133,7 @@ def read_content(
 
     Raises BadFileError if no row can be read: with all that is wrong with the header, or with what the file is.
 
-    The header is the first row that is not blank. Up to five rows with one cell, such as a title, may stand above it. A title matches a
+    The header is the first row that is not blank. Up to five rows with one or two cells, such as a title, may stand above it. A title matches a
     column's name or an alias in upper or lower case, with blanks, underscores or hyphens. Columns with other titles are not read, with a remark.
     """
     known = {_normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
@@ -136,7 +154,7 @@ def read_content(
             if header is None and len(above) < delimited.MOST_ROWS_ABOVE and _is_above_header(row, known):
                 above.append(row)
             elif header is None:
-                if above and not _is_whole_header(row, known, columns):
+                if above and not _is_header_below(above, row, known):
                     # The rows above may be records, so the first row has to be the header.
                     row, above = above[0], []
                 header = _read_header(name, row, known, columns, source.sheet)
@@ -152,6 +170,7 @@ def read_content(
         header, above = _read_header(name, above[0], known, columns, source.sheet), []
     if header is None:
         raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
+    mistakes += _changed_ids(records, doubts)
     mistakes += check(name, records)
     if above:
         detail = "above the header, and so not read: row"
@@ -241,15 +260,31 @@ def _is_blank(cells: Sequence[Cell]) -> bool:
 
 
 def _is_above_header(row: _Row, known: Mapping[str, Column]) -> bool:
-    """Whether the row can be a title above the header: it has one cell, which is no column's title."""
-    filled = [cell for cell in row.cells if not is_blank(cell)]
-    return len(filled) == 1 and _normal(shown(filled[0])) not in known
+    """Whether the row can be a title above the header: it has one or two cells, and none is a column's title."""
+    filled = _filled_cells(row)
+    return len(filled) <= _MOST_CELLS_ABOVE and not any(_normal(shown(cell)) in known for cell in filled)
 
 
-def _is_whole_header(row: _Row, known: Mapping[str, Column], columns: Sequence[Column]) -> bool:
-    """Whether the row has the titles of at least two columns, and of all that are required."""
-    found = [column for cell in row.cells if (column := known.get(_normal(shown(cell)))) is not None]
-    return len(found) > 1 and all(column in found for column in columns if column.is_required)
+def _is_header_below(above: Sequence[_Row], row: _Row, known: Mapping[str, Column]) -> bool:
+    """Whether the row is a header, and the rows above it are titles and no records."""
+    found = {
+        position: column for position, cell in enumerate(row.cells) if (column := known.get(_normal(shown(cell)))) is not None
+    }
+    forms = {position: column for position, column in found.items() if not _fits(column, "x")}
+    is_header = len(found) > 1 or any(column.is_enough for column in found.values())
+    return is_header and all(_is_title(each, len(_filled_cells(row)), forms) for each in above)
+
+
+def _is_title(row: _Row, width: int, forms: Mapping[int, Column]) -> bool:
+    """Whether the row above the header has fewer cells than the header, and only one, or none with a date or a duration."""
+    count = len(_filled_cells(row))
+    return count < width and (
+        count == 1 or not any(_fits(forms[each], row.cells[each]) for each in forms if each < len(row.cells))
+    )
+
+
+def _filled_cells(row: _Row) -> Sequence[Cell]:
+    return [cell for cell in row.cells if not is_blank(cell)]
 
 
 def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Sequence[Column], sheet: str | None) -> _Header:
@@ -379,8 +414,21 @@ def _record(
         except BadCellError as error:
             seen = None if column.is_private else excerpt(shown(cell))
             code = error.code or column.code
-            mistakes.append(FileMistake(name, str(error), row.number, row.line, titles[position], seen, code=code))
+            mistake = FileMistake(name, str(error), row.number, row.line, titles[position], seen, code=code)
+            if isinstance(error, DecimalIdError):
+                values[column.name] = error.identifier
+                doubts.decimal_ids.setdefault(column.name, []).append(mistake)
+            else:
+                mistakes.append(mistake)
     return TableRow(row.number, row.line, values)
+
+
+def _changed_ids(records: Sequence[TableRow], doubts: Doubts) -> Iterator[FileMistake]:
+    """The mistakes of ids that end with `.0`, in columns whose other ids have no decimals either."""
+    for column, mistakes in doubts.decimal_ids.items():
+        ids = (record.values.get(column) for record in records)
+        if not any(isinstance(value, str) and _OTHER_DECIMALS.fullmatch(value) for value in ids):
+            yield from mistakes
 
 
 def _doubt_notes(row: _Row, notes: str, column: Column, delimiter: str | None, doubts: Doubts) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.files import cells
 from orchestrator.files.cells import BadCellError, Cell, FormulaError, Number, UnsavedFormula
+from orchestrator.files.formulas import text_of_formula
 
 
 @given(st.dates())
@@ -89,6 +90,15 @@ def test_a_date_may_be_followed_by_midnight_and_by_no_other_time(midnight: str) 
         ("1 t 30 min", 90),
         ("1t30m", 90),
         ("1 time 5 minutter", 65),
+        ("2 timar", 120),
+        ("1,5 timar", 90),
+        ("1,5 tim", 90),
+        ("1 time og 30 min", 90),
+        ("1 t og 30 min", 90),
+        ("2 timar og 30 minutt", 150),
+        ("1 time og 30 minutter", 90),
+        ("1 hour and 30 minutes", 90),
+        ("1 t, 30 min", 90),
     ],
 )
 def test_a_duration_is_read_with_its_words_and_with_seconds_that_are_0(written: str, minutes: int) -> None:
@@ -104,6 +114,8 @@ def test_a_duration_is_read_with_its_words_and_with_seconds_that_are_0(written: 
         ("1,5 t 30 min", "not a duration"),
         ("1 t 60 min", "not a duration"),
         ("1t30", "not a duration"),
+        ("1 og 30 min", "not a duration"),
+        ("1 t og", "not a duration"),
         ("90 meter", "not a duration"),
         ("an hour", "not a duration"),
         ("-5", "not a duration"),
@@ -144,6 +156,7 @@ def test_a_value_that_only_a_rule_forbids_is_accepted_here() -> None:
         ("'+47", "+47"),
         ("'-12", "-12"),
         ("o'brien", "o'brien"),
+        ("'t-hooft", "'t-hooft"),
         ('"', '"'),
         ("Null", "Null"),
         ("2026-02-01", "2026-02-01"),
@@ -164,11 +177,13 @@ def test_an_id_is_what_a_person_sees(cell: Cell, meant: str) -> None:
         (FormulaError("#REF!"), "error of a formula"),
         ("1E+05", "has shortened"),
         ("'00482", "has quotes"),
+        ("'m-1'", "has quotes"),
+        ("'", "has quotes"),
         ('"00482"', "has quotes"),
         ("'=1+1", "is a formula"),
         ("482.0", "number with decimals"),
         ("00482,0", "number with decimals"),
-        ("2026-02-01 00:00:00", "or a date"),
+        ("2026-02-01 00:00:00", "into a date"),
         ("NULL", "for an empty value"),
         ("\\N", "for an empty value"),
         ("NaN", "for an empty value"),
@@ -180,6 +195,40 @@ def test_an_id_is_what_a_person_sees(cell: Cell, meant: str) -> None:
 def test_a_value_that_is_no_id_is_refused_with_the_reason(cell: Cell, reason: str) -> None:
     with pytest.raises(BadCellError, match=reason):
         cells.identifier(cell)
+
+
+@pytest.mark.parametrize("written", ["NULL", "1E+05", "1.0", "'00482", "2026-02-01 00:00:00", '"m"'])
+def test_an_id_that_is_written_as_the_text_of_a_formula_is_this_text(written: str) -> None:
+    with pytest.raises(BadCellError, match='="…" in a CSV file'):
+        cells.identifier(written)
+    quoted = written.replace('"', '""')
+    assert cells.identifier(text_of_formula(f'="{quoted}"')) == written
+    assert cells.optional_identifier(text_of_formula(f'="{quoted}"')) == written
+
+
+@pytest.mark.parametrize("written", ["NULL", "\\N", "NaN", "(null)"])
+def test_what_a_program_writes_for_an_empty_value_is_no_name_and_no_optional_id(written: str) -> None:
+    with pytest.raises(BadCellError, match=r"for an empty value; write the name itself.*CSV"):
+        cells.name(written)
+    with pytest.raises(BadCellError, match="for an empty value; leave the cell empty"):
+        cells.optional_identifier(written)
+    assert cells.name(text_of_formula(f'="{written}"')) == written
+    assert cells.name("Null") == "Null"
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_doubtful"),
+    [
+        (Number(1.3, '0.00" t"'), True),
+        (Number(1.3, '0.0" t"'), False),
+        (Number(1.25, '0.00" t"'), False),
+        (Number(1.3, "0.00"), False),
+        (Number(130, '0":"00'), False),
+        (Number(1.3, '0.00" t'), False),
+    ],
+)
+def test_a_number_that_is_shown_with_hours_may_be_a_clock(cell: Cell, is_doubtful: bool) -> None:
+    assert cells.may_be_clock(cell) is is_doubtful
 
 
 def test_a_refusal_never_quotes_the_value() -> None:
@@ -290,7 +339,7 @@ def test_an_id_that_a_program_has_changed_is_refused(cell: Cell) -> None:
         (timedelta(minutes=90, milliseconds=-400), 90),
         (timedelta(days=2), 2_880),
         ("2147483647", 2**31 - 1),
-        ("0" * 18 + "90", 90),
+        ("0" * 38 + "90", 90),
         ("0:00", 0),
         ("9999:59", 9_999 * 60 + 59),
         ("90min.", 90),
@@ -307,8 +356,8 @@ def test_durations_at_their_limits(cell: Cell, minutes: int) -> None:
     ("cell", "reason"),
     [
         ("2147483648", "is too large"),
-        ("0" * 19 + "90", "is too large"),
-        ("an hour and a half and", "is not a duration"),
+        ("0" * 39 + "90", "is too large"),
+        ("an hour and a half and a quarter and some", "is not a duration"),
         ("10000:00", "is not a duration"),
         ("1,55 h 30 minutter", "is not a duration"),
         (timedelta(minutes=-5), "is negative"),

@@ -72,3 +72,38 @@ def test_an_organization_that_looks_like_a_footer_is_read_in_the_first_row(tmp_p
     assert refused(tmp_path, "scopes", *lines)
     lines.sort(key=lambda line: not line.startswith("Lag"))
     assert len(read(tmp_path, "scopes", *lines)[0]) == len(lines)
+
+
+# --- Ids ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_chapters_may_be_called_by_numbers_with_points(tmp_path: Path) -> None:
+    assert len(read(tmp_path, "chapters", "o;1.0;A", "o;1.1;B", "o;2.0;C")[0]) == 3
+    assert [line for line, _ in refused(tmp_path, "chapters", "o;1.0;A", "o;nord;B", "o;2.0;C")] == [2, 4]
+    assert len(read(tmp_path, "chapters", 'o;="1.0";A', "o;nord;B")[0]) == 2
+
+
+def test_an_empty_value_of_a_database_in_a_scope_is_a_mistake_that_says_leave_it_empty(tmp_path: Path) -> None:
+    found = refused(tmp_path, "scopes", "o;NULL;NULL")
+    assert ["leave the cell empty" in detail for _, detail in found] == [True, True]
+
+
+def test_an_organization_may_not_be_called_null(tmp_path: Path) -> None:
+    [(_, detail)] = refused(tmp_path, "organizations", "o;NULL;;")
+    assert "leave the cell empty" in detail
+
+
+def test_a_row_with_two_short_durations_is_named_once(tmp_path: Path) -> None:
+    [remark] = read(tmp_path, "activity_types", "o;a;A;2;1", "o;b;B;3;")[1]
+    assert remark.endswith("write them as 2 h: row 2, 3")
+
+
+# --- Files beside the tables --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["april.ndjson", "april.json", "export.sql", "make.py", "README.md", "run.sh"])
+def test_a_file_of_another_kind_is_not_read_although_it_has_the_titles_of_a_table(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("| organization_id | coordinator_id | chapter_id |\n", encoding="utf-8")
+    assert read(tmp_path, "scopes", "oslo;kari;nord")[1] == [f"{tmp_path.name}: not read: {name}"]
+    (tmp_path / name).rename(tmp_path / "readme")
+    assert refused(tmp_path, "scopes", "oslo;kari;nord")

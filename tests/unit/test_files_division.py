@@ -65,6 +65,12 @@ def test_minutes_beside_hours_are_read_with_a_remark(last: str, duration: str, b
     assert [each for each in table.remarks if "not read" not in each] == ([] if "min" in duration else [remark])
 
 
+@pytest.mark.parametrize("fraction", ["5 timar", "5 timer", "5 time", "5 tim."])
+def test_hours_in_any_word_that_were_split_are_a_mistake(fraction: str) -> None:
+    [found] = mistakes(f"{HEADER}\nola,visit,2026-03-25,1,{fraction}\n")
+    assert "was split at its decimal comma" in found
+
+
 def test_only_commas_split_at_a_decimal_comma() -> None:
     text = f"{HEADER}\nola,visit,2026-01-01,1,5 t\n".replace(",", ";")
     assert read_registrations("a.csv", text.encode()).rows[0].values["notes"] == "5 t"
@@ -326,3 +332,21 @@ def test_values_in_a_column_without_a_title_are_mentioned() -> None:
     assert read_registrations("a.csv", many.encode()).remarks == [
         "a.csv: columns E, F, G, H, I, J, K, L, M, N, … have no title and are not read"
     ]
+
+
+# --- Titles of a list for the console -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("title", ["Navn", "Likeperson"])
+@pytest.mark.parametrize("above", ["Likepersoner\n", "Likepersoner\nApril;\n"])
+def test_a_list_for_the_console_may_have_a_title_above_one_known_column(above: str, title: str) -> None:
+    read = read_file(".csv", f"{above}{title};Telefon\nKari Foss;99\n".encode(), max_items=10)
+    assert [mistake["code"] for mistake in read["mistakes"] if mistake["code"] != "not_an_id"] == []
+    assert len(read["items"]) == 1
+    assert read["ignored_columns"] == ["Telefon"]
+
+
+@pytest.mark.parametrize("text", ["Liste\nDato;Telefon\n2026-01-01;99\n", "Person;Rolle\nKari;likeperson\nOla;leder\n"])
+def test_one_known_word_below_other_titles_is_no_header(text: str) -> None:
+    read = read_file(".csv", text.encode(), max_items=10)
+    assert [mistake["code"] for mistake in read["mistakes"]] == ["missing_column"]

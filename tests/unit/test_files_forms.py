@@ -15,6 +15,7 @@ from openpyxl import Workbook
 from orchestrator.files import forms, number_formats
 from orchestrator.files.cells import Cell, FormulaError, Number, ShownText
 from orchestrator.files.corrections import Corrections, read_corrections
+from orchestrator.files.formulas import text_of_formula
 from orchestrator.files.mistakes import BadFileError
 from tests.unit.test_files_submissions import item_of
 
@@ -31,6 +32,7 @@ def moment(*parts: int) -> datetime:
         ("kåre-07", ["ka\N{COMBINING RING ABOVE}re-07", "kåre-07\N{ZERO WIDTH SPACE}", " kåre-07\N{NO-BREAK SPACE}"]),
         ("1E5", ["100000", "1E+05", "1,00E+05", Number(100_000), "100 000", "100,000"]),
         ("1-2", [moment(2026, 2, 1), moment(2026, 1, 2), "01.02.2026", "01.feb", "1-Feb", "02.jan", "Jan-02", Number(46_054)]),
+        ("2026-02-01 00:00:00", [moment(2026, 2, 1), "2026-02-01", "01.02.2026", "01.02.2026 00:00"]),
         ("MAR5", [moment(2026, 3, 5), "05.mar", "5-Mar", "mars-05"]),
         ("12-2026", [moment(2026, 12, 1), "des.26", "01.12.2026", "Dec-26"]),
         ("1.2", ["01.02.2026", "1,2", "01.feb"]),
@@ -56,7 +58,8 @@ def test_a_value_in_another_form_is_the_same(exported: str, cells: list[Cell]) -
     ("exported", "cells"),
     [
         # Programs remove zeros and never add them. An added zero means that a person corrected the value.
-        ("482", ["00482", "483", "4 83", Number(482.5)]),
+        ("482", ["00482", "483", "4 83", Number(482.5), text_of_formula('="00482"')]),
+        ("2026-02-01 00:00:00", [moment(2026, 2, 2), "2026-02-02 00:00:00", "2026-02-01 09:00:00"]),
         ("00482", ["00483", "4820", Number(483)]),
         ("m-001", ["m-010", "m-1", "M-001", "m-001x"]),
         ("kåre-07", ["kare-07", "kåre-08", "k??????re-07", "kÃ¥re-08"]),

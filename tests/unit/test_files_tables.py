@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import zipfile
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -256,7 +257,13 @@ ROWS = "mentor;type;date;minutes\nm-1;x;2026-03-25;60\n"
 
 @pytest.mark.parametrize(
     ("above", "numbers"),
-    [("Likepersoner, april\n", "1"), ("April;;;\n;;;\n", "1"), ("\nTabell 1\nav; \n;1. mai;;\n", "2, 3, 4")],
+    [
+        ("Likepersoner, april\n", "1"),
+        ("April;;;\n;;;\n", "1"),
+        ("\nTabell 1\nav; \n;1. mai;;\n", "2, 3, 4"),
+        ("Avdeling:;Oslo\n", "1"),
+        ("Liste;;;01.03.2026\nAvdeling:;Oslo\n", "1, 2"),
+    ],
 )
 def test_titles_above_the_header_are_not_read_and_mentioned(above: str, numbers: str) -> None:
     table = read_registrations("a.csv", (above + ROWS).encode())
@@ -272,6 +279,7 @@ def test_titles_above_the_header_are_not_read_and_mentioned(above: str, numbers:
     [
         "m-9;x;2026-03-24;60\n",  # a record: somebody has sorted the header into the list
         "m-9;;2026-03-24;\n",
+        "m-9;;;60\n",
         "Liste\nm-9;x;2026-03-24;60\n",
         "1\n2\n3\n4\n5\n6\n",
         "minutes\n",
@@ -283,9 +291,33 @@ def test_a_header_below_what_may_be_records_is_refused(above: str) -> None:
     assert mistakes("a.csv", above.encode())
 
 
-def test_a_title_above_half_a_header_is_refused_for_the_first_row() -> None:
-    found = mistakes("a.csv", b"Liste\nmentor;type;date\nm-1;x;2026-03-25\n")
+@pytest.mark.parametrize("above", ["Liste mars\n", "Avdeling:;Oslo\n", "Liste;;;01.03.2026\n"])
+def test_only_the_missing_columns_of_a_header_below_a_title_are_named(above: str) -> None:
+    header, row = "Likeperson;Aktivitet;Dato;Tid", "m-1;x;2026-03-25;60"
+    found = mistakes("a.csv", f"{above}{header}\n{row}\n".encode())
+    assert [each.split(":")[0] for each in found] == ["a.csv, row 2, column duration_minutes"]
+    found = mistakes("a.csv", f"{above}Deltaker;Tid\nKari;60\n".encode())
     assert [each.split(":")[0] for each in found] == [f"a.csv, row 1, column {column.name}" for column in COLUMNS[:4]]
+
+
+# --- Ids that a program may have changed --------------------------------------------------------------------------------------
+
+
+def of_mentors(*mentors: str) -> bytes:
+    return ("mentor;type;date;minutes\n" + "".join(f"{mentor};x;2026-03-25;60\n" for mentor in mentors)).encode()
+
+
+@pytest.mark.parametrize("mentors", [("1.0", "1.1", "2.0"), ("1,0", "2,0", "2,10"), ("m-1", "1.0", "1.5")])
+def test_ids_with_decimals_are_read_if_one_is_no_whole_number(mentors: Sequence[str]) -> None:
+    assert [each["mentor_id"] for each in values("a.csv", of_mentors(*mentors))] == list(mentors)
+
+
+@pytest.mark.parametrize("mentors", [("1.0", "2.0"), ("1.0", "m-1"), ("482.0", "483"), ("482.0", "1.1.1")])
+def test_ids_whose_decimals_are_all_0_are_mistakes(mentors: Sequence[str]) -> None:
+    found = mistakes("a.csv", of_mentors(*mentors))
+    assert [each.split('"')[1] for each in found] == [mentor for mentor in mentors if mentor.endswith(".0")]
+    assert all("into a number with decimals" in each and '="…"' in each for each in found)
+    assert values("a.csv", of_mentors(*(f'="{mentor}"' for mentor in mentors)))[0]["mentor_id"] == mentors[0]
 
 
 def test_a_missing_column_is_named_with_the_sheet_if_there_are_others() -> None:
