@@ -158,7 +158,7 @@ class InProcessPrediction(Prediction):
                 "types": arrays.texts([item.activity_type for item in items]),
                 "dates": arrays.plain([item.activity_date.isoformat() for item in items]),
                 "durations": arrays.plain([item.duration_minutes for item in items]),
-                "notes": arrays.texts([item.notes for item in items]),
+                "notes": arrays.long_texts([item.notes for item in items]),
                 "overrides": arrays.plain([item.override_duplicates for item in items]),
             },
         )

@@ -111,7 +111,7 @@ def _items(batches: Sequence[NewBatch]) -> dict[str, Any]:
         "types": arrays.texts([value.activity_type for value in values]),
         "dates": arrays.plain([value.activity_date.isoformat() for value in values]),
         "durations": arrays.plain([value.duration_minutes for value in values]),
-        "notes": arrays.texts([value.notes for value in values]),
+        "notes": arrays.long_texts([value.notes for value in values]),
         "references": arrays.texts([item.client_reference for item in items]),
         "overrides": arrays.plain([value.override_duplicates for value in values]),
         "planned": arrays.texts([item.planned for item in items]),

@@ -178,7 +178,7 @@ class Items(Batches):
                 "types": arrays.texts([value.activity_type for value in values]),
                 "dates": arrays.plain([value.activity_date.isoformat() for value in values]),
                 "durations": arrays.plain([value.duration_minutes for value in values]),
-                "notes": arrays.texts([value.notes for value in values]),
+                "notes": arrays.long_texts([value.notes for value in values]),
                 "overrides": arrays.plain([value.override_duplicates for value in values]),
             },
         )

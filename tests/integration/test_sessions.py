@@ -325,8 +325,9 @@ def test_arrays_are_received_as_they_were_sent(engine: Engine) -> None:
         @given(texts=TEXTS, numbers=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
         def echoes(texts: list[str | None], numbers: list[int]) -> None:
             for sent in (texts, [*ODD, *texts]):
-                [row] = ECHO.rows(connection, {"texts": arrays.texts(sent), "numbers": arrays.plain(numbers)})
-                assert row == (sent, numbers)
+                for array in (arrays.texts(sent), arrays.long_texts(sent)):
+                    [row] = ECHO.rows(connection, {"texts": array, "numbers": arrays.plain(numbers)})
+                    assert row == (sent, numbers)
 
         echoes()
         with pytest.raises(DataError):
