@@ -1,6 +1,7 @@
 """The first steps of operations on a batch: the lock, the caller's rights, the version that the caller has seen, and the Idempotency-Key."""
 
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,17 @@ from orchestrator.batches.access import visible
 from orchestrator.batches.errors import KeyReusedError, NotFoundError, PreconditionError
 from orchestrator.batches.model import Actor, BatchView, Idempotency
 from orchestrator.batches.repository import ActivityRepository, KeyUse
+
+# Where a stored result has the id of the call that stored it. Results that older versions stored have none.
+_CALL = "call_id"
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierResult:
+    """The stored result of a key's earlier use; `replayed` unless this very call has stored it, and lost the acknowledgement."""
+
+    result: Mapping[str, Any]
+    replayed: bool
 
 
 def lock_visible(repository: ActivityRepository, actor: Actor, batch_id: UUID) -> BatchView:
@@ -42,7 +54,7 @@ def check_edit_version(batch: BatchView, allowed: Set[int] | None) -> None:
 
 def earlier_result(
     repository: ActivityRepository, actor: Actor, idempotency: Idempotency | None, batch_id: UUID
-) -> Mapping[str, Any] | None:
+) -> EarlierResult | None:
     """The stored result of the key's earlier use; None at its first use. Raises KeyReusedError."""
     if idempotency is None:
         return None
@@ -51,4 +63,9 @@ def earlier_result(
         return None
     if used.request_hash != idempotency.request_hash or used.result is None:
         raise KeyReusedError
-    return used.result
+    return EarlierResult(used.result, replayed=used.result.get(_CALL) != str(idempotency.call_id))
+
+
+def store_result(repository: ActivityRepository, actor: Actor, idempotency: Idempotency, result: Mapping[str, Any]) -> None:
+    """Stores the result that a repetition of the request returns."""
+    repository.store_result(actor, idempotency, {**result, _CALL: str(idempotency.call_id)})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
 from schemas.corrections import Correction
@@ -395,10 +395,14 @@ class RetryRequest:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """The caller's Idempotency-Key, and the hash of the request as normalized."""
+    """The caller's Idempotency-Key, and the hash of the request as normalized.
+
+    `call_id` is drawn for each call. A transaction that is run again, because the acknowledgement of its commit was lost, finds it.
+    """
 
     key: str
     request_hash: bytes
+    call_id: UUID = field(default_factory=uuid4, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

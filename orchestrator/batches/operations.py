@@ -10,7 +10,7 @@ from uuid import UUID
 
 from orchestrator.batches.access import may_change, may_see, visible
 from orchestrator.batches.errors import ConflictError, NotFoundError, OperationError
-from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, matches_nothing, present
+from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, matches_nothing, present, store_result
 from orchestrator.batches.model import (
     Actor,
     AttemptView,
@@ -99,7 +99,7 @@ def retry_failed_items(
     batch = lock_visible(repository, actor, batch_id)
     earlier = earlier_result(repository, actor, idempotency, batch_id)
     if earlier is not None:
-        return Retried(present(repository, batch_id), int(earlier["retried"]), replayed=True)
+        return Retried(present(repository, batch_id), int(earlier.result["retried"]), earlier.replayed)
     if batch.status is BatchStatus.CANCELLED:
         raise ConflictError("batch_cancelled", "The batch was cancelled; its items can't be retried.")
     # Fold outcomes that the aggregator has not handled yet, so that an item that failed a moment ago can be retried.
@@ -111,7 +111,7 @@ def retry_failed_items(
     if attempts:
         batch = _begin(repository, actor, batch, attempts)
     if idempotency is not None:
-        repository.store_result(actor, idempotency, {"retried": len(attempts)})
+        store_result(repository, actor, idempotency, {"retried": len(attempts)})
     return Retried(batch, len(attempts))
 
 
@@ -160,13 +160,14 @@ def cancel_batch(
     """
     may_change(actor)
     batch = lock_visible(repository, actor, batch_id)
-    if earlier_result(repository, actor, idempotency, batch_id) is not None:
-        return Cancelled(present(repository, batch_id), replayed=True)
+    earlier = earlier_result(repository, actor, idempotency, batch_id)
+    if earlier is not None:
+        return Cancelled(present(repository, batch_id), earlier.replayed)
     if batch.status is not BatchStatus.CANCELLED:
         check_edit_version(batch, edit_versions)
         _cancel(repository, actor, batch, reason)
     if idempotency is not None:
-        repository.store_result(actor, idempotency, {})
+        store_result(repository, actor, idempotency, {})
     return Cancelled(present(repository, batch_id))
 
 
@@ -230,7 +231,7 @@ def relabel_batch(
     if earlier_result(repository, actor, idempotency, batch_id) is not None:
         return present(repository, batch_id)
     if idempotency is not None:
-        repository.store_result(actor, idempotency, {})
+        store_result(repository, actor, idempotency, {})
     if batch.label == label and not matches_nothing(edit_versions):
         # The precondition is skipped: this very call may have set the label, with its acknowledgement lost (RFC 9110, 13.1.1).
         return present(repository, batch_id)
@@ -262,7 +263,7 @@ def dismiss_batch(
     if earlier_result(repository, actor, idempotency, batch_id) is not None:
         return present(repository, batch_id)
     if idempotency is not None:
-        repository.store_result(actor, idempotency, {})
+        store_result(repository, actor, idempotency, {})
     if batch.needs_attention:
         repository.dismiss(batch_id, at=repository.clock(), by=actor.subject)
     return present(repository, batch_id)

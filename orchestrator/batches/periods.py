@@ -6,7 +6,7 @@ from datetime import date
 
 from orchestrator.batches.access import may_close_periods
 from orchestrator.batches.errors import InvalidRequestError, PreconditionError
-from orchestrator.batches.guards import earlier_result, matches_nothing
+from orchestrator.batches.guards import earlier_result, matches_nothing, store_result
 from orchestrator.batches.model import Actor, Idempotency, Period, PeriodChange
 from orchestrator.batches.repository import ActivityRepository, PeriodStore
 from schemas.envelope import OutgoingEvent
@@ -64,8 +64,9 @@ def change_period(
     may_close_periods(actor)
     organization_id, wanted = actor.organization_id, request.closed_through
     period = periods.take(organization_id)
-    if earlier_result(repository, actor, idempotency, period_stream(organization_id)) is not None:
-        return PeriodSaved(period, replayed=True)
+    earlier = earlier_result(repository, actor, idempotency, period_stream(organization_id))
+    if earlier is not None:
+        return PeriodSaved(period, earlier.replayed)
     if wanted is not None and wanted > period.today:
         raise InvalidRequestError(
             [Mistake("/closed_through", "in_the_future", "must not be after today in the organization's time zone")]
@@ -86,7 +87,7 @@ def change_period(
         periods.write(organization_id, change)
         repository.publish(organization_id, period_stream(organization_id), [event_of(organization_id, change)])
         period = periods.read(organization_id)
-    repository.store_result(actor, idempotency, {"version": period.version})
+    store_result(repository, actor, idempotency, {"version": period.version})
     return PeriodSaved(period)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from orchestrator.batches.access import may_change, visible
 from orchestrator.batches.errors import ConflictError, InvalidRequestError, NotFoundError, RevocationUnavailableError
-from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, matches_nothing, present
+from orchestrator.batches.guards import check_edit_version, earlier_result, lock_visible, matches_nothing, present, store_result
 from orchestrator.batches.model import (
     UNRESOLVED,
     Actor,
@@ -83,14 +83,15 @@ def revoke_batch(
     batch = lock_visible(repository, actor, batch_id)
     earlier = earlier_result(repository, actor, idempotency, batch_id)
     if earlier is not None:
-        kept = [KeptItem(UUID(each["item_id"]), KeptBecause(each["code"])) for each in earlier["kept"]]
+        result = earlier.result
+        kept = [KeptItem(UUID(each["item_id"]), KeptBecause(each["code"])) for each in result["kept"]]
         return Revoked(
             present(repository, batch_id),
-            earlier["revoked"],
-            earlier["already_revoked"],
+            result["revoked"],
+            result["already_revoked"],
             kept,
-            earlier.get("unresolved", 0),
-            replayed=True,
+            result.get("unresolved", 0),
+            earlier.replayed,
         )
     # Fold outcomes that the aggregator has not handled yet, so that an activity that was registered a moment ago can be revoked.
     fold_and_announce(repository, batch)
@@ -106,7 +107,7 @@ def revoke_batch(
     if judged.to_request:
         _request(repository, records.elsewhere, actor, present(repository, batch_id), judged.to_request, request.reason)
     if idempotency is not None:
-        repository.store_result(actor, idempotency, _as_result(judged))
+        store_result(repository, actor, idempotency, _as_result(judged))
     return _revoked(present(repository, batch_id), judged)
 
 
@@ -160,7 +161,7 @@ def revoke_activity(
         batch = repository.find_batch(place.batch_id, or_deleted=True)
     closed_through = records.hold_period(place.organization_id)
     [record] = records.take(place.batch_id, [place.position])
-    was_revoked_before = record.revocation is not None if earlier is None else bool(earlier["already_revoked"])
+    was_revoked_before = record.revocation is not None if earlier is None else bool(earlier.result["already_revoked"])
     if record.revocation is None:
         if _is_closed(record.activity_date, closed_through):
             detail = f"The period is closed through {closed_through}; an administrator can reopen it."
@@ -175,9 +176,10 @@ def revoke_activity(
     else:
         revocation = record.revocation
     if idempotency is not None and earlier is None:
-        repository.store_result(actor, idempotency, {"already_revoked": int(was_revoked_before)})
+        store_result(repository, actor, idempotency, {"already_revoked": int(was_revoked_before)})
     item_id = DerivedIds(place.batch_id).item_id(place.position)
-    return RevokedActivity(activity_id, place.batch_id, item_id, revocation, was_revoked_before, replayed=earlier is not None)
+    is_replayed = earlier is not None and earlier.replayed
+    return RevokedActivity(activity_id, place.batch_id, item_id, revocation, was_revoked_before, is_replayed)
 
 
 def _may_see(actor: Actor, place: ActivityPlace) -> bool:

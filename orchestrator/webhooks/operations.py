@@ -9,7 +9,7 @@ from uuid import UUID
 
 from orchestrator.batches.access import may_change
 from orchestrator.batches.errors import ConflictError, ForbiddenError, KeyReusedError, NotFoundError
-from orchestrator.batches.guards import earlier_result
+from orchestrator.batches.guards import earlier_result, store_result
 from orchestrator.batches.model import Actor, Idempotency, Role
 from orchestrator.batches.repository import ActivityRepository, KeyUse
 from orchestrator.webhooks.bodies import body_of_test
@@ -81,7 +81,7 @@ def create_webhook(
                 "This request was made before, and its webhook has been deleted. To create it again, use another Idempotency-Key."
             )
             raise ConflictError("webhook_deleted", detail)
-        return SavedWebhook(earlier, replayed=True)
+        return SavedWebhook(earlier, replayed=used.batch_id != new.webhook_id)
     if len(store.list(actor.organization_id)) >= MAX_WEBHOOKS:
         raise ConflictError(
             "too_many_webhooks", f"An organization has at most {MAX_WEBHOOKS} webhooks. Delete one that is not used."
@@ -101,7 +101,7 @@ def delete_webhook(
     _changed(store, actor, webhook_id)
     _note(store, actor, webhook_id, WebhookChange.DELETED)
     store.remove(webhook_id)
-    repository.store_result(actor, idempotency, {})
+    store_result(repository, actor, idempotency, {})
 
 
 def rotate_secret(
@@ -113,12 +113,12 @@ def rotate_secret(
     Raises ForbiddenError, NotFoundError, KeyReusedError.
     """
     _changed(store, actor, webhook_id)
-    replayed = earlier_result(repository, actor, idempotency, webhook_id) is not None
-    if not replayed:
+    earlier = earlier_result(repository, actor, idempotency, webhook_id)
+    if earlier is None:
         store.rotate(webhook_id, secret, previous_until=repository.clock() + PREVIOUS_VALID_FOR)
         _note(store, actor, webhook_id, WebhookChange.ROTATED)
-        repository.store_result(actor, idempotency, {})
-    return SavedWebhook(get_webhook(store, actor, webhook_id), replayed)
+        store_result(repository, actor, idempotency, {})
+    return SavedWebhook(get_webhook(store, actor, webhook_id), earlier is not None and earlier.replayed)
 
 
 def enable_webhook(store: WebhookStore, actor: Actor, webhook_id: UUID) -> Webhook:

@@ -300,3 +300,28 @@ def test_row_44_a_repeated_change_of_a_batch_returns_the_first_runs_result(
     at = f"{API_PATH}/{batch_id}"
     answer = lost(lambda seen: lossy_api.post(f"{at}/cancel", headers=seen), relabelled)
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+
+
+def test_row_44_the_first_response_does_not_say_that_it_is_a_repetition(
+    proxied: Settings, proxy: PostgresProxy, pipeline: Pipeline
+) -> None:
+    failed = pipeline.submit([item("nobody")])
+    pipeline.drain()
+    running = pipeline.submit(mentors(1, first=50))
+    requests = {
+        "webhook": ("POST", WEBHOOKS_PATH, {"url": "https://receiver.example.org/", "events": ["BatchCompleted"]}),
+        "period": ("PUT", CLOSED_PERIOD_PATH, {"closed_through": "2020-01-01", "reason": "The report is sent"}),
+        "retry": ("POST", f"{API_PATH}/{failed}/retry", None),
+        "cancel": ("POST", f"{API_PATH}/{running}/cancel", None),
+    }
+    said: dict[str, list[str | None]] = {}
+    with (
+        running_api(proxied.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})) as api,
+        api.client(Role.ADMIN, sub="boss") as client,
+    ):
+        for name, (method, path, body) in requests.items():
+            proxy.lose_next(Lost.ANSWER)
+            answers = [client.request(method, path, json=body, headers={"Idempotency-Key": name}) for _ in range(2)]
+            assert [answer.is_success for answer in answers] == [True, True], [answer.text for answer in answers]
+            said[name] = [answer.headers.get("Idempotent-Replayed") for answer in answers]
+    assert (proxy.losses, said) == (4, {name: [None, "true"] for name in requests})

@@ -172,7 +172,7 @@ def test_second_call_makes_no_second_request_and_checks_no_precondition(
         revoke(pipeline, batch_id, edit_versions={99})
     key = Idempotency("undo", b"undo")
     first = revoke(pipeline, batch_id, edit_versions={1}, idempotency=key)
-    same = revoke(pipeline, batch_id, edit_versions={1}, idempotency=key)
+    same = revoke(pipeline, batch_id, edit_versions={1}, idempotency=Idempotency("undo", b"undo"))
     assert (same.replayed, same.unresolved, first.unresolved) == (True, 2, 2)
     other = revoke(pipeline, batch_id, edit_versions={1})
     assert (other.unresolved, other.batch.version) == (2, first.batch.version)

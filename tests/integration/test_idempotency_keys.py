@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, event, text
@@ -80,6 +80,10 @@ def published(event_type: str) -> str:
     return f"orchestrator.outbox WHERE headers::text LIKE '%{event_type}%'"
 
 
+def another_call(idempotency: Idempotency) -> Idempotency:
+    return replace(idempotency, call_id=uuid4())
+
+
 def submission(pipeline: Pipeline, idempotency: Idempotency) -> Callable[[], Told]:
     def submit() -> Told:
         batch = NewBatch(new_batch_id(), COORDINATOR, None, False, mentors(2), "1" * 32)
@@ -104,7 +108,7 @@ def test_two_different_submissions_under_one_key_are_one_batch_and_one_refusal(p
 
 def retrying(pipeline: Pipeline, batch_id: UUID, idempotency: Idempotency) -> Callable[[], Told]:
     def retry() -> Told:
-        answer = pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), idempotency)
+        answer = pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(), another_call(idempotency))
         return str(answer.batch.batch_id), answer.retried, answer.replayed
 
     return retry
@@ -112,7 +116,7 @@ def retrying(pipeline: Pipeline, batch_id: UUID, idempotency: Idempotency) -> Ca
 
 def cancelling(pipeline: Pipeline, batch_id: UUID, idempotency: Idempotency) -> Callable[[], Told]:
     def cancel() -> Told:
-        answer = pipeline.call(cancel_batch, ADMIN, batch_id, None, idempotency=idempotency)
+        answer = pipeline.call(cancel_batch, ADMIN, batch_id, None, idempotency=another_call(idempotency))
         return str(answer.batch.batch_id), 0, answer.replayed
 
     return cancel

@@ -133,7 +133,7 @@ def test_the_same_key_returns_the_first_result_and_another_request_is_refused(fl
     key = Idempotency("key-1", b"hash-1")
     assert flow.call(retry_failed_items, ADMIN, batch_id, ALL, key).retried == 1
     flow.drain()
-    repeated = flow.call(retry_failed_items, ADMIN, batch_id, ALL, key)
+    repeated = flow.call(retry_failed_items, ADMIN, batch_id, ALL, Idempotency("key-1", b"hash-1"))
     assert (repeated.retried, repeated.replayed) == (1, True)
     assert flow.status(batch_id).items[1].attempt == 2
     with pytest.raises(KeyReusedError):
