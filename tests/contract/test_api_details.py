@@ -19,13 +19,15 @@ from sqlalchemy import Engine, create_engine
 from api import handling
 from api.endpoints import events
 from api.load.database import Database
+from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from orchestrator.storage import relay_wakeup, watching
 from schemas.envelope import Topic
-from schemas.paths import API_PATH
+from schemas.ids import DerivedIds
+from schemas.paths import ACTIVITIES_PATH, API_PATH, CLOSED_PERIOD_PATH
 from tests.contract.test_api_batches import an_item, submit
 from tests.support.api_server import KEY, ApiServer, running_api
-from tests.support.pipeline import Pipeline, item, mentors
+from tests.support.pipeline import DAY, Pipeline, item, mentors
 from tests.support.waiting import PATIENCE_S, eventually
 
 Json = dict[str, Any]
@@ -317,3 +319,22 @@ def test_relays_are_woken_by_each_change(coordinator: httpx.Client, pipeline: Pi
     stopped = f"{API_PATH}/{pipeline.submit([item('mentor-9')])}"
     assert coordinator.put(stopped, json={"status": "cancelled"}).status_code == 200
     assert woken(), "the cancellation by an update woke no relay"
+
+
+def test_relays_are_woken_by_revocations_and_by_closed_periods(
+    api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline, woken: Callable[[], bool]
+) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    assert woken(), "the completion woke no relay"
+    with api.client(Role.ADMIN, sub="boss") as admin:
+        changes: dict[str, Callable[[], httpx.Response]] = {
+            "an activity": lambda: coordinator.post(
+                f"{ACTIVITIES_PATH}/{DerivedIds(batch_id).activity_id(0)}/revoke", json={"reason": "x"}
+            ),
+            "a batch": lambda: coordinator.post(f"{API_PATH}/{batch_id}/revoke", json={"reason": "x"}),
+            "a period": lambda: admin.put(CLOSED_PERIOD_PATH, json={"closed_through": str(DAY), "reason": "x"}),
+        }
+        for what, change in changes.items():
+            assert change().status_code == 200
+            assert woken(), what

@@ -31,6 +31,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
 from schemas.statuses import KeptBecause
 from tests.integration.test_external_registration import NEVER, ExternalPipeline, decide, in_process, own_activities
+from tests.integration.test_intake_limits import is_woken, relay
 from tests.integration.test_replay import RecordingPipeline, promoted
 from tests.support.closing import close
 from tests.support.faulty_service import Asked, Fault, FaultyService, faulty_service
@@ -151,6 +152,14 @@ def test_items_are_unresolved_until_the_service_has_revoked_them(pipeline: Revok
     assert asked.headers["traceparent"].startswith("00-" + "0" * 31 + "1-")
     again = revoke(pipeline, batch_id)
     assert (again.revoked, again.already_revoked, again.unresolved, again.batch.version) == (0, 3, 0, after.batch.version)
+
+
+def test_relays_are_woken_when_the_service_has_revoked(pipeline: RevokingPipeline, settings: Settings) -> None:
+    revoke(pipeline, pipeline.registered(1))
+    commands = pipeline.requests()
+    with relay(settings) as listener:
+        pipeline.handle(pipeline.registration, commands)
+        assert is_woken(listener), "the revocation that is announced woke no relay"
 
 
 def test_large_revocations_travel_in_the_bulk_lane(pipeline: RevokingPipeline) -> None:

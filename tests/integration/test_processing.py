@@ -431,6 +431,30 @@ def test_a_preparation_runs_before_the_transaction_and_gets_the_readable_records
     assert (preparing.given, preparing.open) == ([[1, 2]], [0])
 
 
+def test_metrics_tell_of_a_micro_batch_that_was_retried_and_divided(
+    engine: Engine, processor_of: Callable[..., Processor]
+) -> None:
+    def counted() -> dict[str, float]:
+        seconds = {
+            step: REGISTRY.get_sample_value("bulkreg_micro_batch_step_seconds_count", {"role": "toy", "step": step}) or 0
+            for step in ("prepare", "handle", "produce")
+        }
+        return seconds | {
+            "divided": metrics.BISECTIONS.labels("toy")._value.get(),
+            "retried": metrics.RETRIES.labels("toy", "database")._value.get(),
+        }
+
+    def added(handler: ToyHandler, *positions: int) -> dict[str, float]:
+        before = counted()
+        processor_of(handler, Preparing(engine)).process(entries(*positions), NEXT)
+        return {name: count - before[name] for name, count in counted().items()}
+
+    # Of four records, the halves are handled, and the single records of the second half.
+    divided = {"prepare": 5, "handle": 1, "produce": 1, "divided": 2, "retried": 0}
+    assert added(Troubled({3: OF_A_RECORD}), 1, 2, 3, 4) == divided
+    assert added(Troubled({5: PASSING}, times=1), 5) == {"prepare": 2, "handle": 1, "produce": 1, "divided": 0, "retried": 1}
+
+
 def test_an_error_of_a_preparation_is_handled_like_one_of_the_handler(
     engine: Engine, processor_of: Callable[..., Processor]
 ) -> None:

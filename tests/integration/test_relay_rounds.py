@@ -217,6 +217,17 @@ def held(engine: Engine) -> list[tuple[str, str]]:
         return [(row.held_for, row.held_why) for row in rows]
 
 
+def end_sessions(engine: Engine) -> None:
+    """Ends the sessions of this database's relays, as a restart of the server does."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'bulkreg relay' AND datname = current_database()"
+            )
+        )
+
+
 def in_trouble() -> float:
     return float(metrics.OUTBOX_PLACES_IN_TROUBLE._value.get())
 
@@ -506,19 +517,35 @@ def test_published_events_are_counted(engine: Engine, broker: Broker, start: Cal
     assert metrics.OUTBOX_SLOTS._value.get() == SLOTS
 
 
+def test_the_pauses_of_a_failing_relay_grow_from_the_shortest_until_a_round_succeeds(
+    engine: Engine, broker: Broker, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[int] = []
+
+    def note(count: int) -> float:
+        failures.append(count)
+        return 0.001
+
+    monkeypatch.setattr(module, "backoff_s", note)
+    broker.is_up = False
+    running = start()
+    eventually(lambda: len(failures) >= 3)
+    assert failures[:3] == [0, 1, 2]
+    broker.is_up = True
+    running.owns_all().turns()
+    failures.clear()
+    end_sessions(engine)
+    eventually(lambda: failures)
+    assert failures[0] == 0
+
+
 def test_events_under_way_when_the_session_ended_are_published_again(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
     made = insert_one_each(engine, batches(2))
     broker.verdict = lambda _: WAITS
     start().owns_all().round_ends(lambda: broker.sent == made)
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'bulkreg relay' AND datname = current_database()"
-            )
-        )
+    end_sessions(engine)
     eventually(lambda: broker.sent == made * 2)
     assert broker.abandoned == 1
     broker.verdict = lambda _: None

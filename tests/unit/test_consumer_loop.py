@@ -843,6 +843,20 @@ def test_a_damaged_batch_is_tried_again_and_then_skipped(loop: Loop, caplog: pyt
     assert loop.client.sought[-1] == (0, 10), "another batch must have its own tries"
 
 
+def test_the_dead_letter_of_a_damaged_batch_does_not_wait_for_large_batches() -> None:
+    loop = Loop(LanePolicy(max_batch_records=1, bulk_share=0.5))
+    loop.assign(0, 1)
+    loop.next_batch = {6: 9}
+    loop.worker.is_held = True
+    loop.turn(*(record(1, offset, bulk=True) for offset in range(10)))
+    for _ in range(6):
+        loop.turn(damage(0, 6))
+    loop.worker.is_held = False
+    loop.worker.future.set_result(loop.worker.task())
+    loop.turn_until(lambda: [(0, 6)] in loop.work.done)
+    assert len(loop.work.done) <= 4
+
+
 def test_a_batch_that_can_be_read_after_all_is_not_lost(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.turn(damage(0, 6))
     loop.turn(record(0, 6), record(0, 7))
