@@ -198,6 +198,21 @@ def test_a_long_poll_does_not_rely_on_what_was_shown_while_nothing_is_heard(
     assert (answer.status_code, waits) == (200, []), "the batch has changed, and nobody will announce it"
 
 
+def test_head_does_not_wait_for_a_change(coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    wait = Watch.wait
+
+    async def note_wait(watch: Watch, timeout_s: float) -> bool:
+        waits.append(timeout_s)
+        return await wait(watch, timeout_s)
+
+    monkeypatch.setattr(Watch, "wait", note_wait)
+    url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
+    tag = coordinator.get(url).headers["ETag"]
+    answer = coordinator.head(url, params={"wait": "1s"}, headers={"If-None-Match": tag})
+    assert (answer.status_code, waits) == (304, [])
+
+
 def test_a_long_poll_gathers_progress_until_the_end(
     coordinator: httpx.Client, pipeline: Pipeline, owner: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,13 @@
 """Revocations over HTTP: the response, the response to a repetition, and what is refused."""
 
+from datetime import timedelta
 from uuid import uuid4
 
 import httpx
+from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Role
+from orchestrator.process.settings import Settings
 from schemas.api.items import OneItemResponse
 from schemas.api.revocations import RevokedActivityResponse, RevokedResponse
 from schemas.ids import DerivedIds
@@ -86,6 +89,24 @@ def test_one_activity_is_revoked(api: ApiServer, coordinator: httpx.Client, pipe
     )
     unknown = coordinator.post(f"{ACTIVITIES_PATH}/{uuid4()}/revoke", json=REASON)
     assert (unknown.status_code, unknown.json()["code"]) == (404, "activity_not_found")
+
+
+def test_a_coordinator_can_revoke_for_the_days_of_the_setting(
+    coordinator: httpx.Client, pipeline: Pipeline, settings: Settings, engine: Engine
+) -> None:
+    url, ids = finished(pipeline)
+    days = settings.revocation_window_days
+    registered = {0: timedelta(days=days, minutes=-5), 1: timedelta(days=days, minutes=5)}
+    with engine.begin() as connection:
+        for position, age in registered.items():
+            connection.execute(
+                text("UPDATE registration.activity SET created_at = created_at - :age WHERE activity_id = :id"),
+                {"age": age, "id": ids.activity_id(position)},
+            )
+    late = coordinator.post(f"{ACTIVITIES_PATH}/{ids.activity_id(1)}/revoke", json=REASON)
+    assert (late.status_code, late.json()["code"]) == (409, "revocation_window_over")
+    told = coordinator.post(f"{url}/revoke", json=REASON).json()
+    assert (told["revoked"], [kept["item_id"] for kept in told["kept"]]) == (1, [str(ids.item_id(1))])
 
 
 def test_an_invalid_revocation_is_refused(coordinator: httpx.Client, pipeline: Pipeline) -> None:

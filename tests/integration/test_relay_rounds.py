@@ -487,13 +487,7 @@ def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_
     eventually(lambda: rows_left(engine) == 2)
     assert held(engine) == [("refused", "too large")]
     relay.moves_by(60)
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'bulkreg relay' AND datname = current_database()"
-            )
-        )
+    end_sessions(engine)
     eventually(lambda: broker.abandoned)
     relay.owns_all()
     others = insert_one_each(engine, batches(1))

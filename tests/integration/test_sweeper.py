@@ -245,6 +245,7 @@ def test_an_item_that_stays_lost_fails_with_an_internal_error(
     for _ in range(20):
         swept = sweeper.sweep(pipeline.engine)
         total = replace(total, resent=total.resent + swept.resent, given_up=total.given_up + swept.given_up)
+        assert pipeline.status(batch_id).batch.counts.failed == total.given_up, "the items must not wait for another sweep"
         pipeline.relay()
         results += pipeline.take(Topic.RESULTS)
         pipeline.queues.clear()

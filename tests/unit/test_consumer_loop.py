@@ -363,6 +363,61 @@ def test_a_loop_that_stops_commits_what_waits_for_its_interval(loop: Loop) -> No
     assert loop.commits == [{0: 6}, {0: 7}]
 
 
+def test_a_loop_that_stops_waits_for_the_micro_batch_that_is_under_way(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def finish(_: object, timeout_s: float) -> None:
+        waits.append(timeout_s)
+        loop.worker.future.set_result(loop.worker.task())
+
+    loop.worker.is_held = True
+    loop.turn(record(0, 5))
+    monkeypatch.setattr(module, "wait", finish)
+    loop.loop._drain()
+    assert (loop.commits, len(waits)) == ([{0: 6}], 1)
+    assert module.DRAIN_S / 2 < waits[0] <= module.DRAIN_S
+
+
+def test_a_loop_that_stops_leaves_a_micro_batch_that_takes_too_long_to_the_next_member(
+    loop: Loop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.worker.is_held = True
+    loop.turn(record(0, 5))
+    monkeypatch.setattr(module, "DRAIN_S", 0.0)
+    loop.loop._drain()
+    assert loop.commits == []
+    assert len(logged(caplog, Action.DRAIN_ABANDONED)) == 1
+
+
+def test_a_loop_that_stops_waits_for_the_reply_to_its_last_commit(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    polls = 0
+
+    def poll(_: float) -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 2:
+            loop.client.on_commit(None, [])
+
+    loop.loop._commits._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
+    loop.turn(record(0, 5))
+    loop.turn(record(0, 6))
+    loop.client.replies_to_commits = False
+    monkeypatch.setattr(loop.client, "poll", poll)
+    loop.loop._drain()
+    assert (loop.commits, polls) == ([{0: 6}, {0: 7}], 2)
+
+
+def test_a_loop_that_stops_waits_for_no_coordinator_that_is_silent_for_too_long(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.client.replies_to_commits = False
+    loop.turn(record(0, 5))
+    monkeypatch.setattr(module, "DRAIN_S", 0.0)
+    loop.client.waits.clear()
+    loop.loop._drain()
+    assert (loop.commits, loop.client.waits) == ([{0: 6}], [])
+
+
 EXPELLED = [
     KafkaError._MAX_POLL_EXCEEDED,
     KafkaError._FENCED,

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
 import pytest
 
 from orchestrator.batches.access import may_see
+from orchestrator.batches.erasing import erase_notes
 from orchestrator.batches.errors import (
     ConflictError,
     ForbiddenError,
@@ -27,18 +28,23 @@ from orchestrator.batches.model import (
     NewBatch,
     NewItem,
     RetryRequest,
+    RevocationRequest,
     Role,
     Submitted,
 )
 from orchestrator.batches.operations import (
     cancel_batch,
     delete_batch,
+    dismiss_batch,
     get_item,
     list_batches,
     relabel_batch,
     retry_failed_items,
     submit_bulk_registration,
 )
+from orchestrator.batches.repository import ActivityRepository
+from orchestrator.batches.revoke import foresee_revocation, revoke_activity, revoke_batch
+from orchestrator.batches.templates import create_template, delete_template, replace_template
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import MAX_PART_ITEMS
 from schemas.ids import DerivedIds, new_batch_id
@@ -432,6 +438,47 @@ def test_a_batch_is_visible_to_its_organization_and_to_its_own_coordinator(flow:
         for subject in (COORDINATOR, "somebody")
         if role is not Role.COORDINATOR or subject == COORDINATOR
     }
+
+
+AUDITOR = Actor(ORGANIZATION, "auditor", Role.AUDITOR)
+NOBODYS = new_batch_id()
+NOTHING = cast("Any", None)
+
+CHANGES: dict[str, Callable[[ActivityRepository, Actor], object]] = {
+    "submit": lambda repository, actor: submit_bulk_registration(repository, actor, the_batch(*mentors(1))),
+    "retry": lambda repository, actor: retry_failed_items(repository, actor, NOBODYS, RetryRequest()),
+    "cancel": lambda repository, actor: cancel_batch(repository, actor, NOBODYS, None),
+    "relabel": lambda repository, actor: relabel_batch(repository, actor, NOBODYS, "new"),
+    "dismiss": lambda repository, actor: dismiss_batch(repository, actor, NOBODYS),
+    "delete": lambda repository, actor: delete_batch(repository, actor, NOBODYS),
+    "erase notes": lambda repository, actor: erase_notes(repository, NOTHING, actor, NOBODYS, NOBODYS),
+    "revoke a batch": lambda repository, actor: revoke_batch(
+        repository, NOTHING, actor, NOBODYS, RevocationRequest("x", None), NOTHING
+    ),
+    "foresee a revocation": lambda repository, actor: foresee_revocation(
+        repository, NOTHING, actor, NOBODYS, RevocationRequest("x", None), NOTHING
+    ),
+    "revoke an activity": lambda repository, actor: revoke_activity(repository, NOTHING, actor, NOBODYS, "x", NOTHING),
+    "create a template": lambda repository, actor: create_template(
+        repository, NOTHING, actor, NOTHING, Idempotency("key", b"hash")
+    ),
+    "replace a template": lambda repository, actor: replace_template(
+        repository, NOTHING, actor, NOBODYS, NOTHING, Idempotency("key", b"hash")
+    ),
+    "delete a template": lambda repository, actor: delete_template(
+        repository, NOTHING, actor, NOBODYS, Idempotency("key", b"hash")
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_auditor_is_refused_each_change_before_anything_is_looked_up(
+    flow: MemoryFlow, change: Callable[[ActivityRepository, Actor], object]
+) -> None:
+    """The API refuses auditors before it calls an operation. The operation does not rely on that."""
+    with pytest.raises(ForbiddenError) as refused:
+        flow.call(change, AUDITOR)
+    assert refused.value.code == "role_may_not"
 
 
 def test_a_coordinator_can_not_list_batches_of_colleagues(flow: MemoryFlow) -> None:
