@@ -6,6 +6,7 @@ Events that this product has written take a quarter of the time of others. Their
 and make three objects for each item.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
@@ -82,6 +83,7 @@ class _OwnPart(TypedDict):
 
 
 _OWN_PART = TypeAdapter[_OwnPart](_OwnPart)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ITEMS = b'"items":'
 _NOTES = b'"notes"'
 
@@ -135,8 +137,8 @@ def _own_part(envelope: Envelope, written_at: datetime) -> ReadPart | None:
         own["coordinator_id"],
         own["label"],
         override,
-        own["submitted_by"] or SOURCE,
-        own["channel"] or upstream_channel(SOURCE),
+        _said(own["submitted_by"], SOURCE),
+        _said(own["channel"], upstream_channel(SOURCE)),
         True,
         origin.event_id,
         origin.trace_id,
@@ -162,6 +164,12 @@ def _hashed(item: _OwnItem, override: bool) -> tuple[object, ...]:
     return row if flag is None or flag == override else (*row, flag)
 
 
+def _said(text: str | None, stored: str) -> str:
+    """What an event says of its sender, or what the splitter stores. The splitter does not read what it says. So the splitter accepts NUL
+    and unpaired surrogates there, which PostgreSQL can't store."""
+    return text if text and "\0" not in text and not _SURROGATE.search(text) else stored
+
+
 def _by_model(envelope: Envelope, data: events.BatchSubmitted, written_at: datetime) -> ReadPart:
     part = submitted_part(data, envelope, written_at)
     is_ours = envelope.source == SOURCE
@@ -174,8 +182,8 @@ def _by_model(envelope: Envelope, data: events.BatchSubmitted, written_at: datet
         part.coordinator_id,
         part.label,
         part.override_duplicates,
-        (data.submitted_by if is_ours else None) or envelope.source,
-        (data.channel if is_ours else None) or upstream_channel(envelope.source),
+        _said(data.submitted_by if is_ours else None, envelope.source),
+        _said(data.channel if is_ours else None, upstream_channel(envelope.source)),
         is_ours,
         part.origin.event_id,
         part.origin.trace_id,

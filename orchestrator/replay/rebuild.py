@@ -142,8 +142,11 @@ def _result_row(value: bytes | None, timestamp_ms: int, people: ForgottenPeople)
         if activity_id is not None:
             outcome = f"success\t{activity_id}\t\\N"
         elif error is not None:
-            error = people.at(_utc(timestamp_ms)).value(data["organization_id"], error) if people else error
-            outcome = f"failed\t\\N\t{escaped(orjson.dumps(error).decode())}"
+            # First as it is: orjson refuses one that is nested too deep, before Python's own recursion would end the replay.
+            written = orjson.dumps(error)
+            if people:
+                written = orjson.dumps(people.at(_utc(timestamp_ms)).value(data["organization_id"], error))
+            outcome = f"failed\t\\N\t{escaped(written.decode())}"
         else:
             outcome = "cancelled\t\\N\t\\N"
         row = f"{data['batch_id']}\t{data['position']}\t{data['attempt']}\t{outcome}"

@@ -33,6 +33,7 @@ _REMEMBER_LIVE = _SQL["remember_live"].sql
 _FOLD = _SQL["fold"].sql
 _COUNTS = _SQL["counts"].text()
 _SET_STATUS = _SQL["set_status"].text()
+_NOTE_SKIPPED = _SQL["note_skipped"].text()
 _NOTE_HANDLED = _SQL["note_handled"].text()
 _COMPARED = _SQL["compared"].sql
 _BATCH_DIFFERENCES = _SQL["batch_differences"].sql
@@ -94,7 +95,7 @@ class ShadowTables:
 
     def copy(self, table: str, lines: Sequence[str]) -> int:
         """Adds rows (`copy_line`). Returns how many were skipped, because the table's types or checks reject them, or because a text
-        has an unpaired surrogate."""
+        has an unpaired surrogate. Their batches are not covered, unless they are rebuilt and compared."""
         if not lines:
             return 0
         try:
@@ -106,10 +107,21 @@ class ShadowTables:
             raise OperationalError(f"COPY {table}", None, error, connection_invalidated=True) from error
         except (psycopg2.DataError, psycopg2.IntegrityError, UnicodeEncodeError):
             if len(lines) == 1:
+                self._note_skipped(table, lines[0])
                 return 1
             half = len(lines) // 2
             return self.copy(table, lines[:half]) + self.copy(table, lines[half:])
         return 0
+
+    def _note_skipped(self, table: str, line: str) -> None:
+        if not COLUMNS[table].startswith("batch_id"):
+            return
+        try:
+            batch_id = UUID(line.partition("\t")[0])
+        except ValueError:
+            return
+        with self.connection.begin():
+            self.connection.execute(_NOTE_SKIPPED, {"batch_id": batch_id})
 
     def note_handled(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Sets how far the consumers have come in these partitions. All others keep the progress in the tables."""

@@ -680,6 +680,7 @@ POISON = [
     + b"[" * 300
     + b"]" * 300
     + b"}}",
+    b'{"batch_id": "BATCH", "organization_id": "o", "position": 0, "attempt": 2, "error": ' + b'{"a":' * 400 + b"1" + b"}" * 401,
     b'{"batch_id": "BATCH", "position": 0, "attempt": 2, "activity_id": "x\\n\\\\.\\n"}',
     b'{"batch_id": "BATCH\\t0\\t1\\tcancelled\\t\\\\N\\t\\\\N\\n", "position": 0, "attempt": 2}',
 ]
@@ -731,6 +732,19 @@ def test_unreadable_records_are_only_counted(pipeline: RecordingPipeline, owner:
     with replayed(pipeline.engine, mixed, key=key) as (replay, _):
         assert replay.compare(examples=EXAMPLES).differences == []
         assert replay.unreadable == len(bad)
+
+
+def test_an_error_is_read_with_as_many_levels_as_are_written(pipeline: RecordingPipeline, owner: Engine) -> None:
+    key = ForgettingKey("a key of 32 characters or of more")
+    with owner.begin() as connection:
+        remember_forgotten(connection, key, ORGANIZATION, key.words(ORGANIZATION, "somebody", None), "a pseudonym")
+    deep = b'{"batch_id": "%s", "organization_id": "o", "position": 0, "attempt": 2, "error": %s1%s}' % (
+        str(new_batch_id()).encode(),
+        b'{"a":' * 254,
+        b"}" * 254,
+    )
+    with replayed(pipeline.engine, [(0, OutgoingEvent(Topic.RESULTS, "", (), deep))], key=key) as (replay, _):
+        assert replay.unreadable == 0
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])

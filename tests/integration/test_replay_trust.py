@@ -14,10 +14,20 @@ from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted
 from orchestrator.verification.verify import verify
 from schemas import events
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import SOURCE, OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
-from tests.integration.test_replay import RecordingPipeline, compared, ours, projection, promoted, run, upstream, versions
-from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors, standard_directory
+from tests.integration.test_replay import (
+    RecordingPipeline,
+    compared,
+    ours,
+    projection,
+    promoted,
+    replayed,
+    run,
+    upstream,
+    versions,
+)
+from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, Pipeline, item, mentors, standard_directory
 from tests.support.revoking import revoke
 
 
@@ -299,3 +309,36 @@ def test_edits_are_kept_and_removed_with_their_batch(pipeline: Pipeline, owner: 
     with owner.begin() as connection:
         rows = connection.exec_driver_sql("SELECT kind, label FROM orchestrator.batch_edit ORDER BY version").all()
     assert [tuple(row) for row in rows] == [("relabelled", "a label"), ("deleted", None)]
+
+
+@pytest.mark.parametrize("field", ["submitted_by", "channel"])
+@pytest.mark.parametrize("text", [b"\\ud800", b"a\\u0000"], ids=["an unpaired surrogate", "NUL"])
+@pytest.mark.parametrize("notes", [None, "a note"])
+def test_a_batch_under_our_source_with_a_sender_that_can_not_be_stored_is_found(
+    pipeline: RecordingPipeline, owner: Engine, field: str, text: bytes, notes: str | None
+) -> None:
+    """The splitter accepts it, because it does not read these fields. With and without notes: a replay reads these in two ways."""
+    batch_id = new_batch_id()
+    of_one = {"position": 0, "mentor_id": "mentor-640", "activity_type": "visit", "activity_date": DAY, "duration_minutes": 30}
+    sender: dict[str, object] = {"label": None, "override_duplicates": False, "submitted_by": "x", "channel": "x"}
+    sender[field] = "SENDER"
+    event = whole(batch_id, 640, 1, items=[of_one | ({"notes": notes} if notes else {})], **sender)
+    event = named(SOURCE, event._replace(value=event.value.replace(b"SENDER", text)))
+    pipeline.queues[Topic.BATCHES].append(event)
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+    assert compared(pipeline.engine, pipeline.written).differences == []
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
+    found = compared(pipeline.engine, [(0, event)])
+    assert (found.different_batches, found.by_field) == ([batch_id], {"batch": 1, "item": 1})
+
+
+def test_a_batch_of_which_a_record_can_not_be_stored_is_not_covered(pipeline: RecordingPipeline) -> None:
+    """Also if it was refused: the record may show that it was accepted afterwards."""
+    ids = [new_batch_id() for _ in range(3)]
+    failed = result(events.FAILED, ids[0], 0, error={"code": "\0"})
+    retry = ours(events.BATCH_RETRY_REQUESTED, ids[1], retry_number=1, retried_by="\0", items=[{"position": 0, "attempt": 2}])
+    refused = [rejection(ids[2]), result(events.FAILED, ids[2], 0, error={"code": "\0"})]
+    with replayed(pipeline.engine, list(enumerate([failed, retry, *refused]))) as (replay, _):
+        found = replay.compare(examples=10)
+        assert (replay.unreadable, found.not_covered) == (3, sorted(ids))

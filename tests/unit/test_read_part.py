@@ -83,6 +83,7 @@ def comparable(part: ReadPart) -> tuple[object, ...]:
 @example(PART | {"items": [ITEM | {"position": 1, "override_duplicates": True}, ITEM | {"client_reference": "row 7"}]})
 @example(PART | {"label": "e\u0301", "override_duplicates": True, "items": [ITEM | {"override_duplicates": True}]})
 @example(PART | {"unknown": {"items": ["\u00e9"]}})
+@example(PART | {"submitted_by": "a\x00b", "channel": "\x00"})
 def test_the_shorter_path_finds_what_the_model_finds(document: Document) -> None:
     envelope = envelope_of(document)
     own = _own_part(envelope, AT)
@@ -139,6 +140,9 @@ STRANGE = {
     "as many items as a part has": orjson.dumps(PART | {"items": [ITEM | {"position": n} for n in range(MAX_PART_ITEMS)]}),
     "an unpaired surrogate in the label": GOOD.replace(b"Mandagsgruppe", b"\\ud800"),
     "an unpaired surrogate in a field that nobody reads": GOOD.replace(b'"channel":"api"', b'"channel":"\\ud800"'),
+    "an unpaired surrogate in the submitter": GOOD.replace(b'"submitted_by":"coord-1"', b'"submitted_by":"\\ud800"'),
+    "NUL in a field that nobody reads": GOOD.replace(b'"channel":"api"', b'"channel":"a\\u0000"'),
+    "NUL in the submitter": GOOD.replace(b'"submitted_by":"coord-1"', b'"submitted_by":"\\u0000"'),
     "an unpaired surrogate in an unknown field": GOOD.replace(b'"items"', b'"unknown":"\\udc00","items"'),
     "an unpaired surrogate in an unknown name": GOOD.replace(b'"items"', b'"\\udc00":1,"items"'),
     "more values than are read": GOOD.replace(b'"items"', b'"unknown":[' + b"0," * 1_000_000 + b'0],"items"'),
@@ -160,7 +164,9 @@ def test_a_replay_accepts_what_the_splitter_accepts(value: bytes, source: str) -
     except UnreadableError:
         taken = None
     if isinstance(taken, BatchSubmitted):
-        assert comparable(read_part(envelope, AT)) == comparable(_by_model(envelope, taken, AT))
+        part = read_part(envelope, AT)
+        assert comparable(part) == comparable(_by_model(envelope, taken, AT))
+        assert b"\0" not in f"{part.submitted_by}{part.channel}".encode(), "PostgreSQL can't store it"
     else:
         with pytest.raises(UnreadableError):
             read_part(envelope, AT)

@@ -43,6 +43,7 @@ CREATE TEMPORARY TABLE replay_result (
     batch_id uuid NOT NULL, position integer NOT NULL, attempt integer NOT NULL CHECK (attempt > 0), outcome text NOT NULL,
     activity_id uuid, error jsonb, partition integer NOT NULL, record_offset bigint NOT NULL
 );
+CREATE TEMPORARY TABLE replay_skipped (batch_id uuid NOT NULL);
 CREATE TEMPORARY TABLE replay_difference (
     batch_id uuid NOT NULL, item_id uuid, position integer, field text NOT NULL, live jsonb, rebuilt jsonb
 );
@@ -57,6 +58,11 @@ FROM orchestrator.batch b LEFT JOIN (SELECT DISTINCT batch_id FROM orchestrator.
 CREATE UNIQUE INDEX ON replay_before (batch_id);
 CREATE TEMPORARY TABLE replay_handled AS SELECT topic, partition, next_offset FROM orchestrator.consumer_progress;
 CREATE TEMPORARY TABLE replay_forgotten AS SELECT organization_id, hash, is_id, pseudonym FROM registration.forgotten_word;
+
+-- name: note_skipped
+-- parameters: batch_id uuid
+-- Notes a batch of which a row could not be stored. There is one for each such row, so no index.
+INSERT INTO replay_skipped VALUES (:batch_id);
 
 -- name: note_handled
 -- parameters: topics text[], partitions integer[], offsets bigint[]
@@ -444,18 +450,20 @@ SELECT (SELECT count(*) FROM replay_compared) AS batches, (SELECT count(*) FROM 
 
 -- name: not_covered
 -- parameters: batch_id uuid
--- The known batches that were not rebuilt, because not all their parts were read, or because they were refused and perhaps accepted later; only
--- this one if it is given. Reads whole tables; rebuilt and purged batches are looked up by their unique indexes.
+-- The known batches that were not rebuilt, because not all their parts were read, or because they were refused and perhaps accepted later, or because a
+-- row of theirs could not be stored; only this one if it is given. Reads whole tables; rebuilt and purged batches are looked up by their unique indexes.
 SELECT batch_id::text FROM (
     SELECT batch_id FROM replay_before
     UNION SELECT batch_id FROM replay_part UNION SELECT batch_id FROM replay_outcome UNION SELECT batch_id FROM replay_retry_read
     UNION SELECT batch_id FROM replay_cancel UNION SELECT batch_id FROM replay_relabel UNION SELECT batch_id FROM replay_delete
     UNION SELECT batch_id FROM replay_revocation_read UNION SELECT batch_id FROM replay_completion
+    UNION SELECT batch_id FROM replay_skipped
 ) AS seen
 WHERE (CAST(:batch_id AS uuid) IS NULL OR batch_id = :batch_id)
   AND NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = seen.batch_id)
   AND NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = seen.batch_id)
   AND NOT EXISTS (SELECT FROM replay_refused r
                   WHERE r.batch_id = seen.batch_id
+                    AND NOT EXISTS (SELECT FROM replay_skipped k WHERE k.batch_id = seen.batch_id)
                     AND NOT EXISTS (SELECT FROM orchestrator.batch l WHERE l.batch_id = seen.batch_id))
 ORDER BY 1;
