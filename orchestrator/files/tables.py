@@ -270,17 +270,17 @@ def _is_header_below(above: Sequence[_Row], row: _Row, known: Mapping[str, Colum
     found = {
         position: column for position, cell in enumerate(row.cells) if (column := known.get(_normal(shown(cell)))) is not None
     }
-    forms = {position: column for position, column in found.items() if not _fits(column, "x")}
+    # Dates and durations: a record has them, and no other text fits.
+    forms = {position: column for position, column in found.items() if not (_fits(column, "x") or _fits(column, ""))}
     is_header = len(found) > 1 or any(column.is_enough for column in found.values())
     return is_header and all(_is_title(each, len(_filled_cells(row)), forms) for each in above)
 
 
 def _is_title(row: _Row, width: int, forms: Mapping[int, Column]) -> bool:
-    """Whether the row above the header has fewer cells than the header, and only one, or none with a date or a duration."""
+    """Whether the row above the header is no record: it has only one cell, or two and none of the dates and durations that a record has."""
     count = len(_filled_cells(row))
-    return count < width and (
-        count == 1 or not any(_fits(forms[each], row.cells[each]) for each in forms if each < len(row.cells))
-    )
+    has_form = any(_fits(column, row.cells[position]) for position, column in forms.items() if position < len(row.cells))
+    return count < width and (count == 1 or (bool(forms) and not has_form))
 
 
 def _filled_cells(row: _Row) -> Sequence[Cell]:

@@ -74,6 +74,14 @@ def test_an_organization_that_looks_like_a_footer_is_read_in_the_first_row(tmp_p
     assert len(read(tmp_path, "scopes", *lines)[0]) == len(lines)
 
 
+@pytest.mark.parametrize("titles", [TITLES["organizations"], "organization_id;name;time_zone"])
+def test_an_organization_that_was_sorted_above_the_header_is_not_left_out(tmp_path: Path, titles: str) -> None:
+    lines = ["bergen;Bergen", titles, "oslo;Oslo"]
+    (tmp_path / "organizations.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    with pytest.raises(BadFileError, match="organization_id: is missing from the header"):
+        read_directory(tmp_path)
+
+
 # --- Ids ----------------------------------------------------------------------------------------------------------------------
 
 
