@@ -31,8 +31,10 @@ from cli.servers.product import PRODUCT
 from cli.terminal.failures import ExitCode
 from cli.terminal.streams import finished, guard
 from cli.terminal.styles import settle_styles
+from cli.terminal.usage import Program
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

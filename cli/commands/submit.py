@@ -158,7 +158,7 @@ async def _preview(client: "ApiClient", org: str | None, keyed: Sequence[_Keyed]
             response = await client.post(f"{API_PATH}/preview", each.organization(org), each.submission.body, key=each.key)
         except ApiProblemError as refusal:
             raise _placed(refusal, each.submission) from refusal
-        answers.append({"line": each.submission.line, **response.json()})
+        answers.append(response.json())
     would_fail = sum(answer["counts"]["failed"] for answer in answers)
     parts: list[RenderableType] = []
     for each, answer in zip(keyed, answers, strict=True):
@@ -167,7 +167,8 @@ async def _preview(client: "ApiClient", org: str | None, keyed: Sequence[_Keyed]
         parts += failed_items([item for item in answer["items"] if item["outcome"] == Outcome.FAILED], each.submission.rows)
     if len(answers) == 1:
         parts.append(f"Plan (submit with --plan, valid for 15 minutes): {answers[0]['plan']}")
-    output.answer(answers[0] if len(answers) == 1 else {"previews": answers}, *parts)
+    previews = [{"line": each.submission.line, **answer} for each, answer in zip(keyed, answers, strict=True)]
+    output.answer(previews[0] if len(previews) == 1 else {"previews": previews}, *parts)
     return ExitCode.SOME_FAILED if would_fail else ExitCode.DONE
 
 

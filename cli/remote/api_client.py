@@ -12,6 +12,7 @@ from uuid import uuid4
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from cli.remote.answers import Answer, another_server
 from cli.remote.target import Target
 from cli.terminal.failures import ApiProblemError, BadInputError, CommandError, UnreachableError
 from orchestrator.process.outgoing import UnusableWayError, check_address, heeds_environment, usable_way, without_credentials
@@ -64,23 +65,21 @@ class ApiClient:
         self._remark = remark
         self._has_answered = False
 
-    async def get(self, path: str, organization_id: str | None, **query: object) -> httpx.Response:
+    async def get(self, path: str, organization_id: str | None, **query: object) -> Answer:
         """Sends a read. `query`: parameters that are None are left out."""
         return await self._request("GET", path, self._target.headers(organization_id), params=_given(query))
 
     async def post(
         self, path: str, organization_id: str | None, body: Mapping[str, Any] | None = None, *, key: str | None = None
-    ) -> httpx.Response:
+    ) -> Answer:
         """Sends a change, with the given Idempotency-Key or a new one."""
         is_named = body is not None and "organization_id" in body
         headers = self._target.headers(organization_id, is_named_in_body=is_named) | {"Idempotency-Key": key or str(uuid4())}
         return await self._request("POST", path, headers, json=body)
 
-    async def put(
-        self, path: str, organization_id: str | None, body: Mapping[str, Any], *, seen: httpx.Response
-    ) -> httpx.Response:
+    async def put(self, path: str, organization_id: str | None, body: Mapping[str, Any], *, seen: Answer) -> Answer:
         """Sends a change of what this response showed, with a new Idempotency-Key. It is refused if somebody has changed it since."""
-        headers = self._target.headers(organization_id) | {"Idempotency-Key": str(uuid4()), "If-Match": seen.headers["ETag"]}
+        headers = self._target.headers(organization_id) | {"Idempotency-Key": str(uuid4()), "If-Match": seen.tag}
         return await self._request("PUT", path, headers, json=body)
 
     async def delete(self, path: str, organization_id: str | None) -> None:
@@ -119,7 +118,7 @@ class ApiClient:
             await asyncio.sleep(max(0.0, asked_s + pause_s - time.monotonic()))
             pause_s = min(pause_s * 1.5, self._patience.longest_poll_s)
 
-    async def _request(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> httpx.Response:
+    async def _request(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> Answer:
         """Sends until there is a response. Raises BadInputError for values that no header can hold, ApiProblemError, UnreachableError."""
         encoded = _encoded(headers)
         retrying = AsyncRetrying(
@@ -137,7 +136,7 @@ class ApiClient:
             raise UnreachableError(f"{self._address} is unavailable: {error}") from error
         if response.is_error:
             raise _refusal(response)
-        return response
+        return Answer(response)
 
     async def _send(self, method: str, path: str, headers: httpx.Headers, **content: Any) -> httpx.Response:
         try:
@@ -209,8 +208,6 @@ def _reason(error: httpx.TransportError) -> str:
 def _refusal(response: httpx.Response) -> CommandError:
     """Returns the failure for an error response."""
     if response.headers.get("Content-Type", "").split(";")[0] != "application/problem+json":
-        return UnreachableError(
-            f"The server at {without_credentials(str(response.url))} is not this product's API (status {response.status_code}). Check the URL."
-        )
-    refusal = ApiProblemError(response.json())
+        return another_server(response, f"status {response.status_code}")
+    refusal = ApiProblemError(Answer(response).json())
     return UnreachableError(str(refusal), details=refusal.problem) if response.is_server_error else refusal

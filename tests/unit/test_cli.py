@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Annotated
 from uuid import uuid4
@@ -100,6 +101,39 @@ def test_with_json_a_failure_is_a_document() -> None:
     assert invoke("bad input", "--json")[1].replace("\n", "").replace(" ", "") == (
         '{"error":{"detail":"Thatiswrong.","errors":[{"place":"here"}]}}'
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "detail"),
+    [
+        (["nix", "--json"], "No such command"),
+        (["webhooks", "nix", "--json"], "No such command"),
+        (["status", "--json"], "Missing argument"),
+        (["list", "--nix", "--json"], "No such option"),
+        (["retry", "x", "--json"], "Invalid value for 'ID'"),
+        (["--json"], "No such option"),
+    ],
+)
+def test_with_json_wrong_usage_is_a_document(arguments: list[str], detail: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, detail in json.loads(result.stdout)["error"]["detail"]) == (2, True)
+    assert "Usage:" in result.stderr
+
+
+def test_without_json_wrong_usage_is_only_for_people() -> None:
+    result = CliRunner().invoke(app, ["nix"])
+    assert (result.exit_code, result.stdout, "No such command" in result.stderr) == (2, "", True)
+
+
+@pytest.mark.parametrize("command", ["up", "demo", "down", "info", "list", "doctor"])
+@pytest.mark.parametrize("home", [["--home", ""], ["--home="]], ids=" ".join)
+def test_an_empty_home_is_a_mistake(command: str, home: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    # A setting that is invalid, so that no stack would be started if the home were accepted.
+    result = CliRunner().invoke(app, [command, *home, "--json"], env={"BULKREG_TOPIC_PARTITIONS": "x"})
+    assert result.exit_code == 2
+    assert "--home" in json.loads(result.stdout)["error"]["detail"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_progress_is_a_line_for_people() -> None:

@@ -200,6 +200,42 @@ def test_another_server_is_not_mistaken_for_the_product(status: int, body: str) 
         against(answer, lambda client: client.get(API_PATH, None))
 
 
+@pytest.mark.parametrize(
+    ("status", "content_type", "body"),
+    [
+        (200, "application/json", '{"other": 1}'),
+        (200, "application/json", '{"status": "processing", "items": [{}]}'),
+        (200, "application/json", "[]"),
+        (200, "text/html", "<html>"),
+        (200, "application/json", ""),
+        (404, "application/problem+json", '{"type": "about:blank"}'),
+        (404, "application/problem+json", "<html>"),
+    ],
+)
+def test_a_response_without_what_the_api_always_sends_is_of_another_server(status: int, content_type: str, body: str) -> None:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=body, content_type=content_type)
+
+    async def read(client: ApiClient) -> None:
+        batch = (await client.get(API_PATH, None)).json()
+        print(batch["status"], batch["items"][0]["mentor_id"])
+
+    with pytest.raises(UnreachableError, match=r"http://127\.0\.0\.1:\d+/.* is not this product's API") as refused:
+        against(answer, read)
+    assert refused.value.exit_code == 3
+
+
+def test_what_another_server_has_shown_is_not_changed() -> None:
+    async def answer(_request: web.Request) -> web.StreamResponse:
+        return web.json_response({})
+
+    async def change(client: ApiClient) -> None:
+        await client.put(API_PATH, None, {}, seen=await client.get(API_PATH, None))
+
+    with pytest.raises(UnreachableError, match="has no ETag"):
+        against(answer, change)
+
+
 def test_a_message_about_the_address_does_not_show_its_password() -> None:
     remarks: list[str] = []
 
