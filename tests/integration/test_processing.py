@@ -285,6 +285,16 @@ def test_a_passing_error_is_retried_with_the_whole_micro_batch(
     assert (toy_positions(engine), progress(engine)) == ([1, 2], DONE)
 
 
+def test_the_pauses_between_retries_double_up_to_a_limit(
+    processor_of: Callable[..., Processor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(processing, "sleep_using_event", lambda _stopping: pauses.append)
+    monkeypatch.setattr("tenacity.wait.random.uniform", lambda _shortest, longest: longest)
+    processor_of(Troubled({1: PASSING}, times=10)).process(entries(1), NEXT)
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 5.0])
+
+
 @pytest.mark.parametrize("error", [LOCKED, RIVAL], ids=["locked", "rival"])
 @pytest.mark.parametrize(("times", "is_done"), [(2, True), (3, False)])
 def test_a_lock_or_a_rival_is_retried_a_few_times_and_then_postponed(

@@ -511,6 +511,11 @@ def test_published_events_are_counted(engine: Engine, broker: Broker, start: Cal
     assert metrics.OUTBOX_SLOTS._value.get() == SLOTS
 
 
+def test_a_relay_with_nothing_under_way_waits_for_no_acknowledgement(broker: Broker, start: Callable[..., Running]) -> None:
+    start().owns_all().turns()
+    assert not broker.is_awaited
+
+
 def test_the_pauses_of_a_failing_relay_grow_from_the_shortest_until_a_round_succeeds(
     engine: Engine, broker: Broker, start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:

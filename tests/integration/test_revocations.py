@@ -362,6 +362,19 @@ def test_a_running_batch_and_unknown_items_are_refused(pipeline: Pipeline) -> No
     assert revoke(pipeline, batch_id).revoked == 1
 
 
+def test_a_single_activity_whose_outcome_is_not_folded_yet_is_revoked_with_its_item(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    results = pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)).events
+    revoke_one(pipeline, UUID(DerivedIds(batch_id).activity_id(0)))
+    view = pipeline.status(batch_id)
+    assert (view.batch.status, view.batch.counts.completed, view.batch.revoked) == ("completed", 2, 1)
+    assert [(item.status, item.revocation is not None) for item in view.items] == [("success", True), ("success", False)]
+    pipeline.handle(pipeline.aggregator, results)
+    assert pipeline.status(batch_id) == view
+
+
 def test_a_single_activity_of_a_deleted_and_of_a_purged_batch(pipeline: Pipeline) -> None:
     batch_id = pipeline.submit(mentors(3))
     pipeline.drain()

@@ -661,6 +661,17 @@ def test_the_last_chance_is_described_by_the_failure() -> None:
     assert loop.work.chances[:2] == [None, "TransientError"]
 
 
+def test_a_record_has_its_last_chance_when_more_others_have_succeeded_than_wait() -> None:
+    loop = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5), set_aside_after_ms=0)
+    loop.assign(0, 1, 2)
+    loop.work.fails = lambda entry: None if entry.partition.partition == 2 else TransientError("by a test")
+    loop.turn(record(0, 5), record(1, 5))
+    loop.turn_until(lambda: {(0, 5), (1, 5)} <= {place for batch in loop.work.done if len(batch) == 1 for place in batch})
+    assert set(loop.work.chances) == {None}, "it may not be the record's fault while nothing succeeds"
+    loop.turn(*(record(2, offset) for offset in range(5)))
+    loop.turn_until(lambda: "TransientError" in loop.work.chances)
+
+
 def test_in_an_outage_nothing_new_is_begun_when_too_much_waits_and_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop(LanePolicy(max_batch_records=2, bulk_share=0.5), max_batch_records=1)
     loop.assign(0)

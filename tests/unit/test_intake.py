@@ -234,6 +234,12 @@ def test_missing_positions_are_named(flow: MemoryFlow) -> None:
     assert problem["detail"].endswith("missing: 1, 2 and 4")
 
 
+def test_positions_are_missing_only_if_none_is_wrong(flow: MemoryFlow) -> None:
+    flow.take_in(submitted(uuid4(), [upstream_item(0, "mentor-7"), upstream_item(0)]))
+    [rejection] = answers(flow)
+    assert places(rejection) == {(f"/items/{place}/position", "duplicate_position") for place in (0, 1)}
+
+
 def test_a_repeated_rejection_has_the_same_bytes(flow: MemoryFlow) -> None:
     event = submitted(uuid4(), upstream_items(1), coordinator_id="nobody", event_id="event-1")
     malformed = submitted(uuid4(), [{}], event_id="event-2")
@@ -309,3 +315,19 @@ def test_a_cancel_ends_a_batch_that_is_being_collected(flow: MemoryFlow) -> None
         assert flow.take_in(event) == {}
     flow.drain()
     assert is_unknown(flow, batch_id)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_an_invalid_part_that_comes_after_the_cancel_says_that_the_batch_does_not_continue(
+    flow: MemoryFlow, missing: int
+) -> None:
+    batch_id = uuid4()
+    flow.take_in(in_parts(batch_id, [2, 1])[1 - missing])
+    flow.call(cancel_batch, ADMIN, batch_id, "a mistake")
+    answers(flow)
+    wrong = submitted(batch_id, [upstream_item(9)], part=missing + 1, parts=2, total_items=3)
+    for _ in range(2):
+        assert list(flow.take_in(wrong)) == [0]
+        [rejection] = answers(flow)
+        assert (places(rejection), rejection["batch_continues"]) == ({("/items/0/position", "out_of_range")}, False)
+    assert flow.status(batch_id).batch.status == "cancelled"

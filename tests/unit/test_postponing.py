@@ -178,7 +178,9 @@ def test_the_unit_that_is_due_first_is_taken_when_it_is_due() -> None:
     role.fail(entries(1), LASTING[0])
     late = role.next()
     role.fail(list(late.entries), LASTING[0], late)
+    assert role.units.due_in_s() == pytest.approx(0.5)
     role.fail(entries(2), database_error("55P03"))
+    assert role.units.due_in_s() == 0.0, "the role must not wait for the later unit"
     assert len(role.next().entries) == 2, "the unit that has not failed before must come first"
     due_in = role.units.due_in_s() or 0.0
     role.clock.now += due_in - 0.001
