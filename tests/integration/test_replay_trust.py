@@ -342,3 +342,17 @@ def test_a_batch_of_which_a_record_can_not_be_stored_is_not_covered(pipeline: Re
     with replayed(pipeline.engine, list(enumerate([failed, retry, *refused]))) as (replay, _):
         found = replay.compare(examples=10)
         assert (replay.unreadable, found.not_covered) == (3, sorted(ids))
+
+
+def test_a_restored_batch_has_the_submitter_and_the_channel_of_the_audit(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """Anybody may write under our source, and name another sender in the data. The splitter does not read that."""
+    batch_id = new_batch_id()
+    forged = named(SOURCE, whole(batch_id, 640, 2, submitted_by="victim", channel="api"))
+    pipeline.queues[Topic.BATCHES].append(forged)
+    pipeline.drain()
+    before = projection(owner)
+    assert [row[3:5] for row in before["batch"]] == [("/bulk-registration", "upstream:/bulk-registration")]
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
+    verdicts, after = promoted(pipeline.engine, pipeline.written)
+    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert projection(owner) == before

@@ -83,14 +83,23 @@ WHERE batch_id = :batch_id AND organization_id = :organization_id
 -- name: insert_batch
 -- parameters: batch_id uuid, label text, edits integer, edited_version bigint, now timestamptz
 -- Creates the missing row, with all items pending, and returns its version: no lower than the batch's was, as far as outcomes, edits and
--- remaining items show. The lock of the batch prevents another transaction from creating it at the same time. By the primary keys.
+-- remaining items show. The lock of the batch prevents another transaction from creating it at the same time. Who submitted the batch, and through
+-- which channel, comes from the audit: an event under our source may say anything. Only a batch without an activity takes both from its event. By
+-- the primary keys, the unique indexes of `replay_submitted` and of the activities' item_id, and `audit_activity`.
 INSERT INTO orchestrator.batch (batch_id, organization_id, coordinator_id, submitted_by, channel, label, status, total_items, pending,
                                 version, edit_version, parts, content_hash, trace_id, submitted_at, changed_at)
-SELECT batch_id, organization_id, coordinator_id, submitted_by, channel, :label, 'processing', total_items, total_items,
+SELECT batch_id, organization_id, coordinator_id, coalesce(u.submitted_by, r.submitted_by), coalesce(u.channel, r.channel), :label, 'processing',
+       total_items, total_items,
        greatest(version + :edits, :edited_version,
                 (SELECT max(changed_version) FROM orchestrator.batch_item WHERE batch_id = :batch_id)),
        1 + :edits, parts, header_hash, trace_id, submitted_at, :now
-FROM replay_batch WHERE batch_id = :batch_id
+FROM replay_batch r
+LEFT JOIN (
+    SELECT u.submitted_by, u.channel
+    FROM replay_submitted s JOIN registration.activity a ON a.item_id = s.item_id JOIN registration.audit u ON u.activity_id = a.activity_id
+    WHERE s.batch_id = :batch_id AND (u.batch_id, u.action) = (:batch_id, 'registered') ORDER BY u.audit_id LIMIT 1
+) AS u ON true
+WHERE batch_id = :batch_id
 RETURNING version;
 
 -- name: insert_parts
