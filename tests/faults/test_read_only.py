@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
+from orchestrator.storage import database
 from orchestrator.storage.blame import Blame, blame
 from orchestrator.storage.database import check_writable, create_database_engine
 from producers.producer import EventProducer
@@ -74,6 +75,17 @@ def test_row_43_of_several_hosts_the_writable_one_is_chosen(settings: Settings) 
     assert blame(refused.value) is Blame.PASSING
     check_writable(engine)
     engine.dispose()
+
+
+def test_row_43_a_session_that_is_idle_is_no_commit_that_waits(
+    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_COMMIT_WAITS_TOO_LONG_S", 0.0)
+    idle = create_database_engine(settings.worker_url, settings, connections=1, application_name="test")
+    with idle.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        check_writable(engine)
+    idle.dispose()
 
 
 def retries(role: str) -> float:

@@ -149,6 +149,25 @@ def test_row_32_a_request_before_the_clock_was_set_back_is_no_breach_of_the_canc
     assert "outcome_after_cancel" not in breaches(pipeline, settings)
 
 
+def test_row_32_a_cancel_is_as_late_as_the_last_decision_and_request_of_its_batch(pipeline: Pipeline) -> None:
+    batch_id, other = pipeline.submit(mentors(2)), pipeline.submit(mentors(2, first=10))
+    pipeline.drain_until_registered()
+    asked = """
+        INSERT INTO orchestrator.dispatch (batch_id, position, organization_id, attempt, state, dispatched_at)
+        SELECT batch_id, position, organization_id, attempt, 'asked', now() FROM orchestrator.batch_item
+    """
+    for column in ("outcome.created_at", "dispatch.dispatched_at"):
+        table, name = column.split(".")
+        hours = "CASE WHEN batch_id = :other THEN 5 WHEN position = 0 THEN 2 ELSE 1 END"
+        with pipeline.engine.connect() as connection:
+            connection.execute(text(asked))
+            later = text(f"UPDATE orchestrator.{table} SET {name} = now() + {hours} * interval '1 hour'")
+            connection.execute(later, {"other": other})
+            last = connection.execute(text("SELECT now() + interval '2 hours'")).scalar_one()
+            assert PostgresActivityRepository(connection).clock_after_decisions(batch_id) == last, column
+            connection.rollback()
+
+
 def test_row_32_a_decision_after_a_cancel_is_a_breach_although_the_clock_was_set_back(
     pipeline: Pipeline, settings: Settings
 ) -> None:

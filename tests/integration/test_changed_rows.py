@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from consumers.upkeep.purger import PurgePolicy, Purger
 from orchestrator.batches.errors import NotFoundError
-from orchestrator.batches.model import Actor, CorrectedItem, Idempotency, NewBatch, NewItem, RetryRequest, Role
+from orchestrator.batches.model import Actor, CorrectedItem, Idempotency, NewBatch, NewItem, RetryRequest, Revocation, Role
 from orchestrator.batches.operations import (
     cancel_batch,
     delete_batch,
@@ -479,6 +479,26 @@ def test_revoke(pipeline: Pipeline, bystanders: Bystanders) -> None:
     items = [differences(before.of("batch_item", batch_id, n), after.of("batch_item", batch_id, n)) for n in range(3)]
     assert items == [taken_back, {}, taken_back]
     assert after.rows["outcome"] == before.rows["outcome"]
+
+
+def test_request_to_revoke(pipeline: Pipeline, bystanders: Bystanders) -> None:
+    """What became of requests to an external service, for the first and the last of three items."""
+    batch_id = pipeline.submit([somebody(), somebody(), somebody()])
+    pipeline.drain()
+    before, at = tables(pipeline), clock(pipeline)
+    with bystanders.untouched(batch_id), pipeline.engine.begin() as connection:
+        revocation = Revocation(at, "the boss", "wrong date")
+        PostgresActivityRepository(connection).mark_requests(batch_id, {0: "unresolved", 2: "period_closed"}, revocation)
+    after = tables(pipeline)
+    old, new = before.of("batch", batch_id), after.of("batch", batch_id)
+    version = old["version"] + 1
+    assert differences(old, new) == {"version": version, "edit_version": old["edit_version"] + 1, "changed_at": at}
+    items = [differences(before.of("batch_item", batch_id, n), after.of("batch_item", batch_id, n)) for n in range(3)]
+    assert items == [
+        {"revocation_request": "unresolved", "changed_version": version},
+        {},
+        {"revocation_request": "period_closed", "changed_version": version},
+    ]
 
 
 def submission(batch_id: UUID, actor: Actor) -> tuple[Actor, NewBatch]:

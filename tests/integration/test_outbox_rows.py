@@ -114,7 +114,7 @@ def test_the_number_of_rows_read_of_each_slot_is_limited(connection: Connection,
 
 
 def test_a_busy_or_held_row_is_not_overtaken(connection: Connection) -> None:
-    batch_id = batch_in(1)
+    batch_id = batch_in(0)
     first, _ = put(connection, batch_id, "a", "a")
     [other] = put(connection, batch_id, "b")
     [elsewhere] = put(connection, batch_id, "a", topic=Topic.LIFECYCLE)
@@ -125,14 +125,14 @@ def test_a_busy_or_held_row_is_not_overtaken(connection: Connection) -> None:
     # A held row is read only for its place, and without the row behind it, which waits in its slot.
     assert held(connection, "batches/1") == []
     [waiting] = held(connection, "batches/0")
-    assert (waiting.event.value, waiting.slot, waiting.owned_slot, waiting.is_held) == (first, -2, 1, True)
+    assert (waiting.event.value, waiting.slot, waiting.owned_slot, waiting.is_held) == (first, -1, 0, True)
     assert held(connection, "batches/0", busy=[("batches", "a")]) == []
     assert outbox.held_rows(connection, "batches/0", [2], ALL, busy=[]) == []
 
 
 def test_a_held_row_is_read_although_an_older_row_of_its_stream_is_not_held(connection: Connection) -> None:
     """The transaction that drew its number first was the last to commit. Its row waits until the held one is gone."""
-    batch_id = batch_in(1)
+    batch_id = batch_in(0)
     _, second = put(connection, batch_id, "a", "a")
     [row] = read(connection)
     later = connection.execute(text("SELECT max(outbox_id) FROM orchestrator.outbox")).scalar_one()

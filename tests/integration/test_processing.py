@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import psycopg2
@@ -194,6 +195,17 @@ def test_progress_without_records_is_stored_when_the_database_allows_it_again(
     monkeypatch.setattr(processing, "advance_progress", advance)
     assert not processor_of(ToyHandler()).note_progress(NEXT).failures
     assert progress(engine) == DONE
+
+
+def test_progress_has_the_time_at_which_it_was_made_and_is_never_lost(engine: Engine) -> None:
+    times: list[datetime] = []
+    for offset in (40, 50, 45, 50):
+        with engine.begin() as connection:
+            advance_progress(connection, {(Topic.COMMANDS, 0): Position(offset, "incarnation")})
+            [stored] = connection.execute(text("SELECT next_offset, updated_at FROM orchestrator.consumer_progress")).all()
+            times.append(stored.updated_at)
+    assert stored.next_offset == 50
+    assert times[0] < times[1] == times[2] == times[3]
 
 
 def test_dead_letters_are_of_the_refused_records_wherever_they_are(

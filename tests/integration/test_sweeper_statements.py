@@ -74,13 +74,20 @@ def test_a_waiting_event_of_a_batch_may_lead_to_its_items(
     run(pipeline, put, org=ORGANIZATION, b=batch_id, topic=topic.value)
     swept = sweeper(settings, broker)
     assert swept.sweep(pipeline.engine).watched == (2 if hides else 4)
-    # Events that were sent again have their own mark, which is taken when they have left the outbox.
-    run(pipeline, "UPDATE orchestrator.sweep_watch SET stage = 'registration', mark_id = NULL WHERE batch_id = :b", b=other)
+
+    def gets_a_mark() -> bool:
+        """Whether items of the other batch that were sent again do."""
+        sent = "UPDATE orchestrator.sweep_watch SET stage = 'registration', mark_id = NULL WHERE batch_id = :b"
+        run(pipeline, sent, b=other)
+        with pipeline.engine.begin() as connection:
+            mark = sweeping.new_mark(connection)
+            sweeping.advance(connection, mark, passed_by_splitter=[])
+            return sweeping.is_waited_for(connection, mark)
+
+    assert gets_a_mark(), "the event is of the first batch"
+    # They get it when their events have left the outbox.
     run(pipeline, "UPDATE orchestrator.outbox SET batch_id = :b", b=other)
-    with pipeline.engine.begin() as connection:
-        mark = sweeping.new_mark(connection)
-        sweeping.advance(connection, mark, passed_by_splitter=[])
-        assert sweeping.is_waited_for(connection, mark) is not hides
+    assert gets_a_mark() is not hides
 
 
 def test_items_that_changed_a_moment_ago_are_left_alone(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
@@ -131,7 +138,9 @@ def test_only_pending_items_of_running_batches_are_watched_or_folded(pipeline: P
         connection.execute(text(f"UPDATE orchestrator.batch SET {state}"))
         found = sweeping.decided_not_folded(connection, quiet=timedelta(0), aside=[], limit=9)
         watched = sweeping.watch_quiet_items(connection, sweeping.new_mark(connection), quiet=timedelta(0), limit=9)
+        collected = sweeping.unfinished_collections(connection, patience=timedelta(0), aside=[], limit=9)
         connection.rollback()
+    assert len(collected) == (2 if "pending" in state else 0), "the others are not being collected"
     assert ([each.batch_id for each in found], watched) == (([str(decided)], 2) if is_found else ([], 0))
 
 
@@ -142,9 +151,14 @@ def test_an_outcome_is_lost_if_it_was_old_when_the_first_of_the_handled_partitio
     pipeline.drain_until_registered()
     ages = (5 * hour + moment, 5 * hour, 4 * hour + moment, 2 * hour + hour / 60, 2 * hour - hour / 60)
     with pipeline.engine.connect() as connection:
-        for partition, seen in ((0, 3 * hour), (1, 4 * hour), (2, 2 * hour)):
-            put = "INSERT INTO orchestrator.queue_end VALUES ('results', :partition, 'id', 7, 7, NULL, now() - :seen)"
-            connection.execute(text(put), {"partition": partition, "seen": seen})
+        # The second has moved since it was seen. Another queue stands.
+        queues = (("results", 0, 7, 3), ("results", 1, 3, 4), ("results", 2, 7, 2), ("commands", 0, 3, 9))
+        for topic, partition, handled, hours in queues:
+            put = (
+                "INSERT INTO orchestrator.queue_end VALUES (:t, :p, 'id', 7, :handled, NULL, now() - :hours * interval '1 hour')"
+            )
+            connection.execute(text(put), {"t": topic, "p": partition, "handled": handled, "hours": hours})
+        advance_progress(connection, {(Topic.RESULTS, 1): Position(7, "id"), (Topic.RESULTS, 2): Position(5, "id")})
         for batch_id, age in zip(ids, ages, strict=True):
             decided = text("UPDATE orchestrator.outcome SET created_at = now() - :age WHERE batch_id = :b")
             connection.execute(decided, {"age": age, "b": batch_id})
@@ -321,6 +335,18 @@ def test_a_topic_was_replaced_if_both_ids_are_known_and_differ(
     assert passed == ([], [mark] if is_gone else [])
 
 
+def test_each_mark_has_its_own_offsets(pipeline: Pipeline) -> None:
+    """The second is taken later, when the topic has more records."""
+    end = {(Topic.BATCHES, 0): Queue(0, 9, "a")}
+    with pipeline.engine.begin() as connection:
+        marks = [sweeping.new_mark(connection) for _ in range(3)]
+        for mark, offset in zip(marks, (5, 9, 6), strict=True):
+            sweeping.set_mark(connection, mark, [Topic.BATCHES], {(Topic.BATCHES, 0): Queue(0, offset, "a")})
+        advance_progress(connection, {(Topic.BATCHES, 0): Position(6, "a")})
+        passed = sweeping.passed_marks(connection, [Topic.BATCHES], end)
+    assert (sorted(passed.handled), passed.gone) == ([marks[0], marks[2]], [])
+
+
 def test_only_items_that_still_wait_are_watched(pipeline: Pipeline) -> None:
     failed = pipeline.submit([item("nobody"), *mentors(1)])
     pipeline.drain()
@@ -461,6 +487,9 @@ def test_a_queues_size_is_the_sum_of_its_topics_partitions(pipeline: Pipeline) -
     del queues[Topic.COMMANDS, 2]
     told = note(pipeline, queues)
     assert (told[Topic.COMMANDS].waiting, told[Topic.COMMANDS].stands_s < 3 * 3_600) == (12, True)
+    with pipeline.engine.connect() as connection:
+        standing = observing.standing_partitions(connection, [Topic.COMMANDS], trouble_after=timedelta(hours=0.5))
+    assert standing == [(Topic.COMMANDS, 0), (Topic.COMMANDS, 1)], "they were seen again"
 
 
 def test_a_partition_stands_if_it_was_seen_within_the_limit_and_has_not_moved_for_longer(pipeline: Pipeline) -> None:
@@ -540,9 +569,10 @@ def test_the_oldest_event_of_the_relays_own_slots_is_found_even_if_it_is_held(pi
         connection.execute(text(f"UPDATE orchestrator.outbox SET key = 'l' WHERE {old}"))
         without_indexes(connection)
         ages = [round(observing.oldest_outbox_row_s(connection, owned), -2) for owned in ([0], [0, 1], [2], [0, 2], [3], [])]
+        of_all = [round(observing.read_figures(connection).outbox_oldest_s, -2)]
         connection.execute(text("DELETE FROM orchestrator.outbox WHERE slot <> 0"))
-        of_all = round(observing.read_figures(connection).outbox_oldest_s, -2)
-    assert (ages, of_all) == ([1_000, 2_000, 3_000, 3_000, 0, 0], 1_000)
+        of_all.append(round(observing.read_figures(connection).outbox_oldest_s, -2))
+    assert (ages, of_all) == ([1_000, 2_000, 3_000, 3_000, 0, 0], [3_000, 1_000])
 
 
 # --- The purge ------------------------------------------------------------------------------------------------------------------------
