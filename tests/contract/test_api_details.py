@@ -6,7 +6,7 @@ import io
 import json
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage import relay_wakeup, watching
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
-from schemas.paths import ACTIVITIES_PATH, API_PATH, CLOSED_PERIOD_PATH
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH
 from tests.contract.test_api_batches import an_item, submit
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import DAY, Pipeline, item, mentors
@@ -56,6 +56,27 @@ def test_an_edit_is_refused_if_the_batch_was_edited_since(
     assert (refused.status_code, refused.json()["code"]) == (412, "changed_since")
     fresh = coordinator.get(url).headers["ETag"]
     assert coordinator.request(method, url + tail, json=body, headers={"If-Match": fresh}).status_code in (200, 204)
+
+
+def test_a_tag_that_belongs_to_no_version_is_refused_even_if_nothing_would_change(
+    api: ApiServer, coordinator: httpx.Client, pipeline: Pipeline
+) -> None:
+    batch = f"{API_PATH}/{pipeline.submit(mentors(1))}"
+    pipeline.drain()
+    values = {"name": "Mondays", "mentor_ids": ["mentor-1"], "activity_type": "visit", "duration_minutes": 60}
+    template = coordinator.post(f"{API_ROOT}/templates", json=values).headers["Location"]
+    with api.client(Role.ADMIN, sub="boss") as admin:
+        changes: Sequence[tuple[str, str, Json]] = (
+            ("PUT", batch, {"label": "new"}),
+            ("PUT", template, values),
+            ("PUT", CLOSED_PERIOD_PATH, {"closed_through": "2020-12-31", "reason": "x"}),
+            ("POST", f"{batch}/revoke", {"reason": "x"}),
+        )
+        for method, url, body in changes:
+            for _ in range(2):
+                assert admin.request(method, url, json=body).status_code == 200
+            refused = admin.request(method, url, json=body, headers={"If-Match": '"nonsense"'})
+            assert refused.status_code == 412, url
 
 
 # --- Headers and the like -------------------------------------------------------------------------------------------------------------

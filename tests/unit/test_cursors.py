@@ -1,0 +1,60 @@
+"""The cursors of listings: each returns to its place, and nothing else is one."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from api.http import cursors
+from schemas.api.reading import RefusedRequestError
+from schemas.fields import MAX_ID_LENGTH
+
+# Its text has both characters in which the alphabet of addresses differs from the usual one.
+AN_ID = UUID(bytes=b"\xfb\xff\xbf" * 5 + b"\0")
+
+Reader = Callable[[str], Any]
+KINDS: dict[str, tuple[str, Any, Reader]] = {
+    "a batch": (
+        cursors.encode((datetime(2026, 3, 25, 10, 0, 0, 1, UTC), AN_ID)),
+        (datetime(2026, 3, 25, 10, 0, 0, 1, UTC), AN_ID),
+        cursors.decode,
+    ),
+    "an old batch": (
+        cursors.encode((datetime(1969, 12, 31, tzinfo=UTC), AN_ID)),
+        (datetime(1969, 12, 31, tzinfo=UTC), AN_ID),
+        cursors.decode,
+    ),
+    "a template": (cursors.encode_uuid(AN_ID), AN_ID, cursors.decode_uuid),
+    "an id": (cursors.encode_id("\U0001f9ea?>"), "\U0001f9ea?>", cursors.decode_id),
+    "the longest id": (cursors.encode_id("x" * MAX_ID_LENGTH), "x" * MAX_ID_LENGTH, cursors.decode_id),
+    "a number": (cursors.encode_number(999_999_999), 999_999_999, cursors.decode_number),
+}
+
+
+@pytest.mark.parametrize(("cursor", "place", "decode"), KINDS.values(), ids=KINDS)
+def test_a_cursor_returns_to_its_place_and_a_similar_text_is_none(cursor: str, place: Any, decode: Reader) -> None:
+    assert decode(cursor) == place
+    assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_="), "it is sent in an address"
+    for other in (
+        f"{cursor[:4]}!{cursor[4:]}",
+        f"{cursor[:4]} {cursor[4:]}",
+        "",
+        "AAAA",
+        f"{cursor}\u00e6",
+    ):
+        with pytest.raises(RefusedRequestError):
+            decode(other)
+
+
+@pytest.mark.parametrize("text", ["", "x" * (MAX_ID_LENGTH + 1), "a\0b"])
+def test_a_text_that_no_id_has_is_no_place(text: str) -> None:
+    with pytest.raises(RefusedRequestError):
+        cursors.decode_id(cursors.encode_id(text))
+
+
+@pytest.mark.parametrize("number", [0, -1, 1_000_000_000])
+def test_a_number_out_of_range_is_no_place(number: int) -> None:
+    with pytest.raises(RefusedRequestError):
+        cursors.decode_number(cursors.encode_number(number))
