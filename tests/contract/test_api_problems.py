@@ -240,6 +240,7 @@ def test_an_unavailable_database_is_reported_until_it_is_back(settings: Settings
         assert coordinator.get("/healthz").status_code == 200
     assert coordinator.get(API_PATH).status_code == 200
     assert coordinator.get("/readyz").json() == {"status": "ok", "checks": {"database": {"ok": True}}}
+    assert coordinator.get("/healthz").json() == {"status": "ok", "checks": {}}
 
 
 def test_a_full_queue_is_reported_at_once(settings: Settings, pipeline: Pipeline, owner: Engine) -> None:
