@@ -7,6 +7,7 @@ from itertools import count
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches.repository import EventOf
@@ -16,8 +17,10 @@ from orchestrator.storage import outbox, slots
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.outbox import REFUSED, SLOTS, Hold, OutboxRow, ReadLimits, insert_events, slot_of
 from schemas.envelope import OutgoingEvent, Topic
+from tests.support.databases import fresh_database
 from tests.support.log_lines import logged
 from tests.support.plans import without_indexes
+from tests.support.stack import Stack
 
 ALL = ReadLimits(1_000, 1 << 30)
 EVERYWHERE = range(SLOTS)
@@ -269,6 +272,16 @@ def test_a_single_relay_has_all_slots_and_gives_half_back_except_busy_ones(setti
             assert (len(kept), kept >= busy) == (SLOTS // 2, True)
             assert slots.balance(first, kept, lease=PATIENT, busy=busy) == kept
             assert slots.balance(second, [], lease=PATIENT) == everything - kept
+
+
+def test_relays_of_another_database_do_not_count(settings: Settings, infrastructure: Stack, template_database: str) -> None:
+    with fresh_database(infrastructure.postgres_url, template=template_database) as url:
+        elsewhere = Settings(database_url=SecretStr(url))
+        with relays(elsewhere, 1) as [foreign], relays(settings, 1) as [relay]:
+            for one in (foreign, relay):
+                assert slots.balance(one, [], lease=PATIENT) == frozenset(EVERYWHERE)
+            for one in (foreign, relay):
+                assert [holder.slots for holder in slots.slot_holders(one)] == [SLOTS]
 
 
 def test_other_locks_than_those_of_relays_do_not_count(settings: Settings, engine: Engine) -> None:

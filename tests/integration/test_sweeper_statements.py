@@ -335,6 +335,18 @@ def test_a_topic_was_replaced_if_both_ids_are_known_and_differ(
     assert passed == ([], [mark] if is_gone else [])
 
 
+@pytest.mark.parametrize(("first", "end", "is_gone"), [(5, 9, True), (4, 9, False), (0, 4, True), (0, 5, False)])
+def test_records_before_a_mark_are_gone_if_the_topic_begins_at_the_mark_or_ends_before_it(
+    pipeline: Pipeline, first: int, end: int, is_gone: bool
+) -> None:
+    """They have expired, or a broker without topic ids shows a topic that was replaced."""
+    with pipeline.engine.begin() as connection:
+        mark = sweeping.new_mark(connection)
+        sweeping.set_mark(connection, mark, [Topic.BATCHES], {(Topic.BATCHES, 0): Queue(0, 5, "a")})
+        passed = sweeping.passed_marks(connection, [Topic.BATCHES], {(Topic.BATCHES, 0): Queue(first, end, "a")})
+    assert passed == ([], [mark] if is_gone else [])
+
+
 def test_each_mark_has_its_own_offsets(pipeline: Pipeline) -> None:
     """The second is taken later, when the topic has more records."""
     end = {(Topic.BATCHES, 0): Queue(0, 9, "a")}

@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Row, create_engine, text
 
-from orchestrator.batches.model import NewBatch, NewItem, RetryRequest
+from orchestrator.batches.model import CorrectedItem, NewBatch, NewItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items, submit_bulk_registration
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
@@ -120,9 +120,10 @@ def overriding_batch(mentor: str) -> NewBatch:
     return NewBatch(new_batch_id(), COORDINATOR, None, True, [NewItem(values)], "1" * 32)
 
 
-# A table in another schema, and a policy that shows the API less than others do.
+# Tables in another schema, and a policy that shows the API less than others do.
 OF_NO_CONCERN = (
     "CREATE TABLE public.elsewhere (organization_id text)",
+    "ALTER TABLE public.elsewhere OWNER TO bulkreg_api",
     "CREATE POLICY strict ON registration.mentor AS RESTRICTIVE TO bulkreg_api USING (organization_id <> 'x')",
 )
 
@@ -306,6 +307,16 @@ def test_each_breach_is_reported_once(damaged: Damaged) -> None:
     """The details of those that concern no item may be the same."""
     repeated = {breach: times for breach, times in Counter(damaged.breaches).items() if times > 1 and breach.item_id is not None}
     assert repeated == {}
+
+
+def test_items_of_a_batch_may_succeed_in_different_attempts(pipeline: Pipeline, settings: Settings) -> None:
+    batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
+    pipeline.drain()
+    corrected = CorrectedItem(DerivedIds(batch_id).item_id(1), {"mentor_id": "mentor-2"})
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[corrected]))
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.counts.completed == 2
+    assert verify(pipeline.engine, settings).breaches == []
 
 
 def test_an_item_that_is_finished_does_not_wait(pipeline: Pipeline) -> None:
