@@ -17,7 +17,7 @@ from consumers.splitter import SplitterHandler
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
-from orchestrator.batches.states import BatchStatus, Counts
+from orchestrator.batches.states import Counts
 from orchestrator.process.settings import Settings
 from orchestrator.storage.backlog import read_backlog
 from orchestrator.storage.database import transact
@@ -334,13 +334,3 @@ def test_short_items_travel_in_parts_of_500(pipeline: Pipeline) -> None:
     pipeline.submit(mentors(1_001))
     pipeline.relay()
     assert [len(orjson.loads(event.value)["items"]) for event in pipeline.queues[Topic.BATCHES]] == [500, 500, 1]
-
-
-def test_parts_of_several_batches_are_recognized_when_they_come_again_together(pipeline: Pipeline) -> None:
-    """Their numbers are the same. Whichever comes first, each is compared with the part of its own batch."""
-    ids = [uuid4(), uuid4()]
-    parts = [part for batch_id, sizes in zip(ids, ([2, 1, 1], [1, 2, 1]), strict=True) for part in in_parts(batch_id, sizes)[:2]]
-    assert list(pipeline.handle(pipeline.splitter, parts).refused) == []
-    for again in (parts, parts[::-1]):
-        assert list(pipeline.handle(pipeline.splitter, again).refused) == []
-    assert {pipeline.status(batch_id).batch.status for batch_id in ids} == {BatchStatus.PENDING}

@@ -79,16 +79,18 @@ def test_attempts_of_an_item(pipeline: Pipeline, connection: Connection, batch_i
 
 def test_commands_are_produced_in_the_order_of_their_names(connection: Connection, batch_id: UUID) -> None:
     connection.execute(text("UPDATE orchestrator.batch_item SET status = 'pending', error = NULL"))
-    keys = [OutcomeKey(str(batch_id), position, 2) for position in SHUFFLED]
-    assert [one.data["mentor_id"] for one in pending_items(connection, keys)] == [f"nobody-{position}" for position in SHUFFLED]
+    named = SHUFFLED[::-1]
+    keys = [OutcomeKey(str(batch_id), position, 2) for position in named]
+    assert [one.data["mentor_id"] for one in pending_items(connection, keys)] == [f"nobody-{position}" for position in named]
 
 
 def test_batches_that_were_submitted_at_the_same_time(pipeline: Pipeline) -> None:
     ids = [pipeline.submit([item("mentor-1")]) for _ in range(4)]
     with pipeline.engine.connect() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET submitted_at = '2026-03-25T12:00:00Z'"))
-        for index in (2, 0, 3, 1):
-            connection.execute(text("UPDATE orchestrator.batch SET label = label WHERE batch_id = :id"), {"id": ids[index]})
+        # The last ones lie behind the others.
+        for batch_id in sorted(ids):
+            connection.execute(text("UPDATE orchestrator.batch SET label = label WHERE batch_id = :id"), {"id": batch_id})
         without_indexes(connection)
         repository = PostgresActivityRepository(connection)
         shown: list[list[UUID]] = []
