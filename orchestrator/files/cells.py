@@ -25,13 +25,15 @@ _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
 HOUR_WORD = r"(?:h|hrs?|hours?|t|tim(?:e|er|ar)?)\.?"
 """A unit of hours, in English, Bokmål and Nynorsk, as a regular expression."""
 
-_MINUTE_WORD = r"min(?:s|utes?|utt(?:er)?)?\.?"
-_MINUTES = re.compile(rf"(\d+)\s*(?:{_MINUTE_WORD})?", re.ASCII | re.IGNORECASE)
+MINUTE_WORD = r"min(?:s|utes?|utt(?:er)?)?\.?"
+"""A unit of minutes, likewise."""
+
+_MINUTES = re.compile(rf"(\d+)\s*(?:{MINUTE_WORD})?", re.ASCII | re.IGNORECASE)
 # Programs that show durations add the seconds.
 _CLOCK = re.compile(r"(\d{1,4}):([0-5]\d)(?::00)?", re.ASCII)
 _HOURS = re.compile(rf"(\d+(?:[.,]\d+)?)\s*{HOUR_WORD}", re.ASCII | re.IGNORECASE)
 _HOURS_AND_MINUTES = re.compile(
-    rf"(\d+)\s*{HOUR_WORD}\s*(?:(?:og|and|,)\s*)?([0-5]?\d)\s*(?:m|{_MINUTE_WORD})", re.ASCII | re.IGNORECASE
+    rf"(\d+)\s*{HOUR_WORD}\s*(?:(?:og|and|,)\s*)?([0-5]?\d)\s*(?:m|{MINUTE_WORD})", re.ASCII | re.IGNORECASE
 )
 # Quarters of an hour have other decimals, and 1.30 hours are 78 minutes.
 _CLOCK_WITH_POINT = re.compile(rf"\d+[.,](?!00|25|50)[0-5][05]\s*{HOUR_WORD}", re.ASCII | re.IGNORECASE)

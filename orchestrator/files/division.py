@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from orchestrator.files.cells import HOUR_WORD
+from orchestrator.files.cells import HOUR_WORD, MINUTE_WORD
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -16,21 +16,27 @@ _MOST_LINES_READ = 100
 _HOURS = re.compile(r"0?[0-9]")
 _HOURS_OR_MINUTES = re.compile(r"1[0-9]|2[0-4]")
 _FRACTION = re.compile(rf"[0-9]{{1,2}}\s*{HOUR_WORD}", re.IGNORECASE)
+# `1 t, 30 min` becomes `1 t` and `30 min`.
+_WHOLE_HOURS = re.compile(rf"[0-9]+\s*{HOUR_WORD}", re.IGNORECASE)
+_MINUTES = re.compile(rf"[0-5]?[0-9]\s*(?:m|{MINUTE_WORD})", re.IGNORECASE)
 
 
 class Split(Enum):
-    """Whether a cell and the next one were one number of hours, which was divided at its decimal comma."""
+    """Whether a cell and the next one were one duration, which was divided at its decimal comma, or before its minutes."""
 
     NO = "no"
     POSSIBLY = "possibly"
     YES = "yes"
+    BEFORE_MINUTES = "before minutes"
 
 
 def split_number(neighbours: Sequence[str]) -> Split:
-    """Whether these two cells, between commas, were one number of hours."""
+    """Whether these two cells, between commas, were one duration."""
     if len(neighbours) < 2:
         return Split.NO
     whole, fraction = (cell.strip() for cell in neighbours)
+    if _WHOLE_HOURS.fullmatch(whole) and _MINUTES.fullmatch(fraction):
+        return Split.BEFORE_MINUTES
     if _FRACTION.fullmatch(fraction) is None:
         return Split.NO
     if _HOURS.fullmatch(whole):

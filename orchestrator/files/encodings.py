@@ -37,8 +37,12 @@ _SUSPECT = re.compile(
 )
 _SMALL = "a-zß-öø-ÿ"
 _CAPITAL_WITHIN = re.compile(rf"(?<={_LETTER})[{_CAPITALS}](?=[{_SMALL}])|(?<=[{_SMALL}])[{_CAPITALS}](?!\w)")
-# Quotes in place of a letter. They can also be quotes, and then another one begins a word. A ‘ is a letter in `Hawai‘i` and `O‘tkir`.
-_QUOTE_WITHIN = re.compile(rf"(?<={_LETTER})[„”‹›](?={_LETTER})|(?<={_LETTER})›(?!\w)")
+# Quotes in place of a letter. They can also be quotes, and then another one begins a word. A ‘ is a letter in `Hawai‘i`, `O‘tkir` and
+# `Mas‘ud`, beside vowels, and the æ of DOS in `j‘ger`.
+_CONSONANTS = "bcdfghjklmnpqrstvwxz"
+_QUOTE_WITHIN = re.compile(
+    rf"(?<={_LETTER})[„”‹›](?={_LETTER})|(?<={_LETTER})›(?!\w)|(?<=[{_CONSONANTS}{_CONSONANTS.upper()}])‘(?=[{_CONSONANTS}])"
+)
 _OPENING = re.compile(r"(?<!\w)[„“”‹‘]\w")
 
 # What texts in Windows-1252 often have. Other encodings of Windows have the same letters at these places, or none.

@@ -36,8 +36,9 @@ _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 # No column has a longer name, and the beginning of a value is enough to find a mistake.
 _MAX_SHOWN_CHARACTERS = 200
 
-# An id that no program has made from a whole number. Programs write all numbers of a column with decimals, or none.
-_OTHER_DECIMALS = re.compile(r"[0-9]+[.,](?:[1-9]|[0-9]{2,})")
+# An id that no program has made from a whole number, and its whole part. A program that writes `482.0` also writes a mistyped `48.25` as it is.
+_OTHER_DECIMALS = re.compile(r"([0-9]+)[.,](?:[1-9]|[0-9]{2,})")
+_DECIMAL_ID = re.compile(r"[0-9]+[.,]0")
 
 # Hardly any activity takes as few minutes.
 _LONGEST_SHORT_MINUTES = 9
@@ -424,10 +425,11 @@ def _record(
 
 
 def _changed_ids(records: Sequence[TableRow], doubts: Doubts) -> Iterator[FileMistake]:
-    """The mistakes of ids that end with `.0`, in columns whose other ids have no decimals either."""
+    """The mistakes of ids that end with `.0`, in columns where none of them has another id beside it, as `1.0` has in `1.1`."""
     for column, mistakes in doubts.decimal_ids.items():
-        ids = (record.values.get(column) for record in records)
-        if not any(isinstance(value, str) and _OTHER_DECIMALS.fullmatch(value) for value in ids):
+        ids = [value for record in records if isinstance(value := record.values.get(column), str)]
+        others = {match[1] for value in ids if (match := _OTHER_DECIMALS.fullmatch(value))}
+        if not any(_DECIMAL_ID.fullmatch(value) and value[:-2] in others for value in ids):
             yield from mistakes
 
 
@@ -439,12 +441,14 @@ def _doubt_notes(row: _Row, notes: str, column: Column, delimiter: str | None, d
 
 
 def _refuse_split_number(row: _Row, position: int, doubts: Doubts) -> None:
-    """Raises BadCellError if the duration at this position was split at its decimal comma. Adds the row to the doubts if it may have been."""
+    """Raises BadCellError if the duration at this position was split at a comma. Adds the row to the doubts if it may have been."""
     neighbours = [*map(str, row.cells[position : position + 2])]
     match split_number(neighbours):
         case Split.YES:
             minutes = int(neighbours[0])
             raise BadCellError(f"was split at its decimal comma; put it in quotes; if these are minutes, write {minutes} min")
+        case Split.BEFORE_MINUTES:
+            raise BadCellError("was split at its comma; put it in quotes, or write it in minutes")
         case Split.POSSIBLY:
             doubts.split_numbers.append(row.number)
         case Split.NO:

@@ -34,8 +34,9 @@ def check_places(url: URL) -> None:
     for port in given if url.port is None else [*given, str(url.port)]:
         if port and not 0 < int(port) <= 65_535:
             raise ValueError("a port is out of range")
-    # The name of an abstract socket begins with @. Elsewhere it is the end of a password in which an @ is not encoded.
-    if any("@" in host[1:] for host in str(arguments.get("host", "")).split(",")):
+    # The name of an abstract socket begins with @, and a socket's folder can have one. Elsewhere it is the end of a password in which an @ is
+    # not encoded.
+    if any("@" in host[1:] and not host.startswith("/") for host in str(arguments.get("host", "")).split(",")):
         raise ValueError("a host contains an @")
 
 

@@ -19,6 +19,7 @@ from orchestrator.process.settings import Settings
         ("postgresql://u:p@[::1]:1,[fe80::2]:2/db", "::1,fe80::2", "1,2"),
         ("postgresql://u:p@[::1],two:2/db", "::1,two", ",2"),
         ("postgresql://u:a,b@one:1/db", "one", 1),
+        ("postgresql://u:p@/db?host=/home/ann@example.org/run&port=5433", "/home/ann@example.org/run", "5433"),
     ],
 )
 def test_the_driver_gets_every_host_with_its_port(text: str, host: str, port: object) -> None:

@@ -71,6 +71,20 @@ def test_hours_in_any_word_that_were_split_are_a_mistake(fraction: str) -> None:
     assert "was split at its decimal comma" in found
 
 
+@pytest.mark.parametrize("written", ["1 t, 30 min", "2 timer,15 minutter", "1t,5m", "1 hour, 30 min."])
+def test_hours_and_minutes_that_were_split_at_their_comma_are_a_mistake(written: str) -> None:
+    whole = written.partition(",")[0]
+    assert mistakes(f"{HEADER}\nola,visit,2026-03-25,{written}\n") == [
+        f'a.csv, row 2, column duration_minutes: "{whole}" was split at its comma; put it in quotes, or write it in minutes'
+    ]
+
+
+@pytest.mark.parametrize("notes", ["30 min reise", "75 min", "30", ""])
+def test_hours_beside_other_notes_are_read(notes: str) -> None:
+    text = f"{HEADER}\nola,visit,2026-03-25,1 t,{notes}\n"
+    assert read_registrations("a.csv", text.encode()).rows[0].values["duration_minutes"] == 60
+
+
 def test_only_commas_split_at_a_decimal_comma() -> None:
     text = f"{HEADER}\nola,visit,2026-01-01,1,5 t\n".replace(",", ";")
     assert read_registrations("a.csv", text.encode()).rows[0].values["notes"] == "5 t"

@@ -125,6 +125,7 @@ WRITTEN = {
     "Vietnamese": "Nguyễn Trần Lê Phạm Huỳnh Võ Đặng Bùi Đỗ Hồ Ngô Dương Lý Ân Âu Quỳnh Thảo Ý",
     "Uzbek": "Toshpo‘latov O‘tkir G‘ulom Gʻulom",
     "Hawaiian": "Hawai‘i Ka‘ahumanu",
+    "Arabic": "Mas‘ud Sa‘id",
     "Irish": "O‘brien O’Brien Ó’Dálaigh Seán",
     "with signs": "Friskliv®metoden 20m²stue",
 }
@@ -152,6 +153,11 @@ def test_a_name_in_utf_8_that_was_read_as_windows_1252_is_a_mistake(name: str) -
 
 def test_the_mac_letter_that_is_a_registered_sign_is_a_mistake_between_capitals() -> None:
     assert "wrong encoding" in said(f"{HEADER}\nB®RUM;x;2026-01-01;60;\n".encode())
+
+
+@pytest.mark.parametrize("name", ["Br‘kke", "j‘ger", "b‘rum", "L‘rdal", "N‘ss"])
+def test_the_letter_of_dos_that_is_a_quote_is_a_mistake_between_consonants(name: str) -> None:
+    assert "wrong encoding" in said(f"{HEADER}\n{name};x;2026-01-01;60;\n".encode())
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -308,11 +308,13 @@ def of_mentors(*mentors: str) -> bytes:
 
 
 @pytest.mark.parametrize("mentors", [("1.0", "1.1", "2.0"), ("1,0", "2,0", "2,10"), ("m-1", "1.0", "1.5")])
-def test_ids_with_decimals_are_read_if_one_is_no_whole_number(mentors: Sequence[str]) -> None:
+def test_ids_with_decimals_are_read_if_one_stands_beside_another_of_its_whole_number(mentors: Sequence[str]) -> None:
     assert [each["mentor_id"] for each in values("a.csv", of_mentors(*mentors))] == list(mentors)
 
 
-@pytest.mark.parametrize("mentors", [("1.0", "2.0"), ("1.0", "m-1"), ("482.0", "483"), ("482.0", "1.1.1")])
+@pytest.mark.parametrize(
+    "mentors", [("1.0", "2.0"), ("1.0", "m-1"), ("482.0", "483"), ("482.0", "1.1.1"), ("482.0", "483.0", "48.25")]
+)
 def test_ids_whose_decimals_are_all_0_are_mistakes(mentors: Sequence[str]) -> None:
     found = mistakes("a.csv", of_mentors(*mentors))
     assert [each.split('"')[1] for each in found] == [mentor for mentor in mentors if mentor.endswith(".0")]
