@@ -20,6 +20,7 @@ from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.projection import fold_outcomes
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import Outcome
+from orchestrator.storage.dispatch import DispatchState, SettledDispatch, mark_dispatched, record_settled
 from orchestrator.storage.notes import NotesOf, erase_notes_of
 from orchestrator.storage.outcomes import NewOutcome, insert_outcomes
 from orchestrator.storage.repository import PostgresActivityRepository
@@ -28,7 +29,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, batch_lock_key, new_batch_id
 from tests.faults.test_races import looking
 from tests.simulation.interleaving import Deadlocks, Run, mark_statements
-from tests.support.pipeline import ORGANIZATION, Pipeline, record
+from tests.support.pipeline import ORGANIZATION, Pipeline, mentors, record
 from tests.support.toy import BATCH_ID, command
 from tests.support.upstream import submitted, upstream_item
 from tests.support.waiting import eventually
@@ -242,6 +243,36 @@ def test_row_45_activities_whose_notes_are_erased_are_locked_in_order_of_their_k
             assert watcher.scalars(_FREE_ACTIVITIES).all() == [], f"the one with the smaller {column} must be locked first"
             holder.rollback()
             thread.join()
+
+
+_FREE_DISPATCHES = text("SELECT position FROM orchestrator.dispatch ORDER BY position FOR UPDATE SKIP LOCKED")
+
+
+@pytest.mark.parametrize("way", ["mark", "record"])
+def test_row_45_dispatches_are_locked_in_order_of_their_positions(pipeline: Pipeline, engine: Engine, way: str) -> None:
+    """Another transaction holds the second of three. The first is then locked, and the third is still free."""
+    batch_id = str(pipeline.submit(mentors(3)))
+    keys = [OutcomeKey(batch_id, position, 1) for position in (2, 1, 0)]
+    for key in keys:
+        with engine.begin() as connection:
+            mark_dispatched(connection, [key])
+    withdrawn = [SettledDispatch(batch_id, key.position, 0, DispatchState.WITHDRAWN, None, None) for key in keys]
+
+    def work(connection: Connection) -> None:
+        # A merge join sorts by the keys, and would hide a missing order.
+        connection.execute(text("SET LOCAL enable_mergejoin = off"))
+        if way == "mark":
+            mark_dispatched(connection, keys)
+        else:
+            record_settled(connection, withdrawn)
+
+    with looking(engine) as watcher, engine.connect() as holder:
+        holder.execute(text("SELECT FROM orchestrator.dispatch WHERE position = 1 FOR UPDATE"))
+        thread = beside(engine, work)
+        eventually(partial(is_waited_for_a_row, watcher))
+        assert watcher.scalars(_FREE_DISPATCHES).all() == [2]
+        holder.rollback()
+        thread.join()
 
 
 def test_row_45_intake_and_registration_of_the_same_batches_never_deadlock(pipeline: Pipeline, engine: Engine) -> None:
