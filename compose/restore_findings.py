@@ -1,7 +1,8 @@
 """Compares the database with the topics: one of them may have been restored from an older copy. Says how what is missing comes back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -47,9 +48,24 @@ def restore_findings(settings: Settings, connection: Connection, groups: Groups)
         )
         # The new groups begin where the database's progress is, if that is earlier.
         yield Finding(_SUBJECT, State.UNSAFE, detail, _fix(datetime.now(UTC)))
-    elif not lost:
+    elif not (lost or forgotten.undecided):
         detail = f"what the groups have passed is handled, and the last {LOOK_BACK:,} batch events of each partition are known"
         yield Finding(_SUBJECT, State.OK, detail)
+    if forgotten.undecided:
+        yield _undecided(forgotten.undecided)
+
+
+def _undecided(batches: Sequence[UUID]) -> Finding:
+    """Renewed groups would perhaps register what its sender knows as refused. So the fix does not renew them."""
+    detail = (
+        f"{len(batches):,} batches that the splitter has passed may be forgotten: the database does not know them, and the rejections under"
+        f" their ids do not tell whether they were refused, the first is {batches[0]}"
+    )
+    fix = (
+        f"run: bulkreg replay --batch {batches[0]}; if it says that the batch is not covered, ask the sender: a batch that was accepted has to"
+        " be sent again under its id, and one that was refused is not missing"
+    )
+    return Finding(_SUBJECT, State.ADVICE, detail, fix)
 
 
 def _lost(queues: Queues, progress: Positions) -> Iterator[Finding]:

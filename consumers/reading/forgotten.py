@@ -5,7 +5,7 @@ was restored from an older copy. Once the roles have handled new records, the pr
 has passed are looked up, too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -35,6 +35,8 @@ class ForgottenBatches:
     batches: int
     items: int
     since: datetime | None
+    undecided: Sequence[UUID] = ()
+    """Other batches, which are forgotten or were refused: the rejections do not tell which."""
 
 
 def records_ahead(committed: Positions, progress: Positions) -> int:
@@ -61,8 +63,11 @@ def forgotten_batches(settings: Settings, connection: Connection, committed: Pos
         if submissions.since is not None:
             for raw, envelope in _envelopes(reader, reader.spans([Topic.LIFECYCLE], since=submissions.since), BATCH_REJECTED):
                 submissions.add_rejection(raw.headers, envelope)
-    lost = submissions.not_refused()
-    return ForgottenBatches(len(lost), sum(each.items for each in lost), min((each.since for each in lost), default=None))
+    found = submissions.not_refused()
+    lost = [each for each in found if each.is_certain]
+    undecided = [each.batch_id for each in found if not each.is_certain]
+    since = min((each.since for each in lost), default=None)
+    return ForgottenBatches(len(lost), sum(each.items for each in lost), since, undecided)
 
 
 def _passed(span: Span, committed: Positions, progress: Positions) -> Span:

@@ -24,8 +24,11 @@ MAX_RECORDS = 100_000
 class NotRefused:
     """A batch that was not refused as a whole: how many items it has, and when its first event was written."""
 
+    batch_id: UUID
     items: int
     since: datetime
+    is_certain: bool
+    """False: its parts are all there, but the rejections do not tell whether it was accepted."""
 
 
 class _Part(NamedTuple):
@@ -56,6 +59,8 @@ class _Batch:
     since_ms: int
     was_ended: bool = False
     """Whether a rejection says that no batch continues."""
+    was_given_up: bool = False
+    """Whether a rejection says that it is incomplete. No event tells which of its parts were collected then."""
 
 
 class Submissions:
@@ -106,29 +111,42 @@ class Submissions:
             return
         if isinstance(data, BatchRejected) and (batch := self._batches.get(data.batch_id)) is not None:
             batch.was_ended |= not data.batch_continues
+            # Such a rejection refers to the batch instead of an event.
+            batch.was_given_up |= data.rejected_event_id == str(data.batch_id)
             self._rejections.add((data.batch_id, _hash(data.rejected_event_id), dict(headers).get("ce_time") or b""))
 
     def not_refused(self) -> list[NotRefused]:
         """Returns the batches that were not refused as a whole, or of which this is not known."""
         found = []
         for batch_id, batch in self._batches.items():
-            parts = self._not_refused(batch_id)
-            if not (batch.was_ended and self._are_all_remembered) or _is_whole(parts):
-                found.append(NotRefused(parts[0].total_items if parts else batch.items, _utc(batch.since_ms)))
+            accepted, perhaps = self._not_refused(batch_id)
+            was_refused = batch.was_ended and self._are_all_remembered
+            if was_refused and not _is_whole([*accepted, *perhaps]):
+                continue
+            is_certain = not was_refused or (not batch.was_given_up and _is_whole(accepted))
+            items = next((part.total_items for part in (*accepted, *perhaps)), batch.items)
+            found.append(NotRefused(batch_id, items, _utc(batch.since_ms), is_certain))
         return found
 
-    def _not_refused(self, batch_id: UUID) -> list[_Part]:
-        """The remembered parts whose events were not refused each time they were written."""
+    def _not_refused(self, batch_id: UUID) -> tuple[list[_Part], list[_Part]]:
+        """The remembered parts whose events were not refused each time they were written, and those of which this is undecided."""
         events: dict[bytes, list[_Record]] = defaultdict(list)
-        records = self._records.get(batch_id, [])
-        for record in records:
+        for record in self._records.get(batch_id, []):
             events[record.event].append(record)
-        refused = {event for event, times in events.items() if self._are_refused(batch_id, times)}
-        return [record.part for record in records if record.part is not None and record.event not in refused]
+        accepted: list[_Part] = []
+        perhaps: list[_Part] = []
+        for records in events.values():
+            parts = [record.part for record in records if record.part is not None]
+            if not self._have_rejections(batch_id, records):
+                accepted += parts
+            # If several records have one time, a rejection does not tell which of them it was.
+            elif len({record.timestamp_ms for record in records}) < len(records):
+                perhaps += parts
+        return accepted, perhaps
 
-    def _are_refused(self, batch_id: UUID, records: Sequence[_Record]) -> bool:
-        """Whether each record of an event was refused. If several have one time, a rejection does not tell which of them it was."""
-        return len({record.timestamp_ms for record in records}) == len(records) and all(
+    def _have_rejections(self, batch_id: UUID, records: Sequence[_Record]) -> bool:
+        """Whether each record of an event has a rejection with its time."""
+        return all(
             record.part is None or (batch_id, record.event, rfc3339(_utc(record.timestamp_ms)).encode()) in self._rejections
             for record in records
         )

@@ -27,7 +27,8 @@ from schemas.envelope import Topic
 from schemas.events import BATCH_SUBMITTED
 from tests.faults.roles import assert_exactly_once, running_flow, status_of, wait_until_completed
 from tests.support.kafka import write_raw
-from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
+from tests.support.pipeline import DAY, ORGANIZATION, Pipeline, mentors
+from tests.support.raw_producer import RawRecord, produce
 from tests.support.waiting import PATIENCE_S, eventually
 
 ITEMS = 20
@@ -183,6 +184,24 @@ def test_events_that_the_splitter_refused_are_not_missing(
     with flow_that_settles(settings):
         wait_until_completed(engine, [pipeline.submit(mentors(1))])
     assert compared(settings).state is State.OK
+
+
+def test_a_batch_that_was_perhaps_refused_is_advice_and_renews_no_group(
+    settings: Settings, topics: None, engine: Engine, pipeline: Pipeline
+) -> None:
+    """Two records of one event have one time. Both were refused, but the rejections name only one event and one time."""
+    batch_id = str(uuid4())
+    item = {"position": 0, "mentor_id": "m", "activity_type": "visit", "activity_date": DAY, "duration_minutes": 30}
+    value = {"batch_id": batch_id, "organization_id": ORGANIZATION, "coordinator_id": "nobody", "items": [item]}
+    headers = {"ce_specversion": b"1.0", "ce_id": b"1", "ce_source": b"/crm", "ce_type": BATCH_SUBMITTED.encode()}
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    record = RawRecord(orjson.dumps(value), [(name.encode(), said) for name, said in headers.items()], timestamp_ms=now_ms)
+    produce(settings.kafka_bootstrap_servers, Topic.BATCHES.on_cluster(settings.topic_prefix), 0, [record, record])
+    with flow_that_settles(settings):
+        wait_until_completed(engine, [pipeline.submit(mentors(1))])
+    finding = compared(settings)
+    assert (finding.state, batch_id in finding.detail) == (State.ADVICE, True)
+    assert commands_of(finding) == [["replay", "--batch", batch_id]]
 
 
 def test_a_topic_that_has_lost_events(settings: Settings, topics: None, engine: Engine, publisher: EventProducer) -> None:

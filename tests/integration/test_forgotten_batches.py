@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from consumers.reading import submissions
 from consumers.reading.forgotten import forgotten_batches
-from consumers.reading.submissions import Submissions
+from consumers.reading.submissions import NotRefused, Submissions
 from orchestrator.process.settings import Settings
 from orchestrator.storage.progress import Position
 from schemas.envelope import MAX_MESSAGE_BYTES, Topic, open_envelope
@@ -18,14 +18,15 @@ from tests.integration.test_replay import RecordingPipeline, Written, upstream, 
 from tests.integration.test_replay_refused import (
     ACCEPTED,
     NOT_ACCEPTED,
+    Says,
     Told,
-    given_up_with_each_part,
     half_corrected,
     lose,
     malformed,
     one_by_one,
     refused,
-    refused_after_it_was_lost,
+    refused_and_cut_otherwise,
+    refused_and_sent_with_other_positions,
     refused_twice,
     tell,
 )
@@ -33,8 +34,8 @@ from tests.support.kafka import altered, write_raw
 from tests.support.pipeline import standard_directory
 from tests.support.raw_producer import Compression, RawRecord, produce
 
-# The database has lost a batch, or the topics alone don't tell that it has not.
-NOT_CERTAINLY_REFUSED = {refused_twice, given_up_with_each_part, half_corrected, refused_after_it_was_lost}
+# The parts are all there. A replay sees that they name a mentor twice, or that they do not fit together.
+FORGOTTEN = {refused_twice, half_corrected, refused_and_cut_otherwise, refused_and_sent_with_other_positions}
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
     pipeline.close()
 
 
-def not_refused(batch_id: UUID, written: Written) -> list[int]:
-    """The numbers of items of the batches that were not refused, among this one."""
+def not_refused(batch_id: UUID, written: Written) -> list[NotRefused]:
+    """The batches that were not refused, among this one."""
     found = Submissions({batch_id})
     opened = [(event, open_envelope(event.headers, event.value)) for _, event in written]
     for event, envelope in opened:
@@ -55,15 +56,16 @@ def not_refused(batch_id: UUID, written: Written) -> list[int]:
     for event, envelope in opened:
         if envelope.type == BATCH_REJECTED:
             found.add_rejection(event.headers, envelope)
-    return [each.items for each in found.not_refused()]
+    return found.not_refused()
 
 
 @pytest.mark.parametrize("told", [*ACCEPTED, *NOT_ACCEPTED], ids=lambda told: told.story.__name__)
 def test_a_batch_that_was_refused_and_perhaps_accepted(pipeline: RecordingPipeline, owner: Engine, told: Told) -> None:
     batch_id = new_batch_id()
     tell(pipeline, owner, batch_id, told.story(batch_id))
-    is_missing = told in ACCEPTED or told.story in NOT_CERTAINLY_REFUSED
-    assert bool(not_refused(batch_id, pipeline.written)) is is_missing
+    expected = Says.DIFFERENCE if told.story in FORGOTTEN else told.says
+    certain = [each.is_certain for each in not_refused(batch_id, pipeline.written)]
+    assert certain == {Says.DIFFERENCE: [True], Says.NOT_COVERED: [False], Says.NOTHING: []}[expected]
     assert not_refused(new_batch_id(), pipeline.written) == []
 
 
@@ -73,9 +75,9 @@ def test_a_batch_with_more_submissions_than_are_remembered_is_not_refused(
     """Also if the one that is not remembered is malformed: its rejection could stand for another record of its event."""
     batch_id = new_batch_id()
     tell(pipeline, owner, batch_id, one_by_one(refused(batch_id), malformed(refused(batch_id))))
-    for most, found in ((2, []), (1, [1])):
+    for most, found in ((2, []), (1, [(1, True)])):
         monkeypatch.setattr(submissions, "MAX_RECORDS", most)
-        assert not_refused(batch_id, pipeline.written) == found
+        assert [(each.items, each.is_certain) for each in not_refused(batch_id, pipeline.written)] == found
 
 
 def test_only_what_the_splitter_accepted_is_forgotten(

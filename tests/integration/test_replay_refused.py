@@ -124,6 +124,17 @@ def half_corrected(batch_id: UUID) -> Story:
     return one_by_one(*twice_named(batch_id), corrected(batch_id)[1])
 
 
+def half_corrected_and_given_up(batch_id: UUID) -> Story:
+    """The sender repeats only the part that the rejection names. The refusal has forgotten the other one."""
+    return [*half_corrected(batch_id), Happens.GIVEN_UP]
+
+
+def refused_and_doubled(batch_id: UUID) -> Story:
+    """Two records of one event, with one time. Both are refused."""
+    event = refused(batch_id)
+    return one_by_one(event, event)
+
+
 def refused_after_it_was_lost(batch_id: UUID) -> Story:
     return [*one_by_one(*corrected(batch_id)), Happens.LOST, [refused(batch_id)]]
 
@@ -143,6 +154,8 @@ NOT_ACCEPTED = [
     Told(given_up_with_each_part, Says.NOT_COVERED),
     # Part 2 is collected, and the topic also has a part 1, which was refused with the batch.
     Told(half_corrected, Says.NOT_COVERED),
+    Told(half_corrected_and_given_up, Says.NOT_COVERED),
+    Told(refused_and_doubled, Says.NOT_COVERED),
     Told(refused_after_it_was_lost, Says.DIFFERENCE),
 ]
 
