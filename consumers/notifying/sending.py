@@ -12,6 +12,7 @@ from typing import Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.tracing import Trace
 from standardwebhooks import Webhook as Signer
 from yarl import URL
 
@@ -52,7 +53,7 @@ class Sender:
     async def __aenter__(self) -> Self:
         tls = ssl.create_default_context()
         for scheme, factory in (("https", self._socket), ("http", self._socket_without_tls)):
-            connector = aiohttp.TCPConnector(
+            connector = _Connector(
                 resolver=_Resolver(),
                 # Called with the address that is about to be connected to, so no name can resolve differently in between.
                 socket_factory=factory,
@@ -114,6 +115,26 @@ class Sender:
 
     def _socket_without_tls(self, address: aiohttp.AddrInfoType) -> socket.socket:
         return _socket_if(self._addresses.is_allowed_network(str(address[4][0])), address)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Drops a connection as soon as its response has been read.
+
+    Otherwise TLS asks the receiver to agree to the end, and keeps the socket for up to 30 s if it does not: one receiver could use up all of
+    them.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - of the base class
+    ) -> aiohttp.connector.Connection:
+        """As the base class does. Raises what it raises."""
+        connection = await super().connect(req, traces, timeout)
+        if connection.transport is not None:
+            connection.add_callback(connection.transport.abort)
+        return connection
 
 
 def _socket_if(is_allowed: bool, address: aiohttp.AddrInfoType) -> socket.socket:

@@ -6,13 +6,16 @@ import errno
 import json
 import shutil
 import socket
+import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import psutil
 import pytest
 from standardwebhooks import Webhook
 
@@ -24,6 +27,7 @@ from orchestrator.webhooks.model import MAX_RESPONSE_LENGTH, Attempt
 from orchestrator.webhooks.secrets import Sealer, UnreadableSecretError, new_secret
 from schemas.statuses import DeliveryProblem
 from tests.support.receiver import Receiver, running_receiver, self_signed
+from tests.support.waiting import eventually
 from tests.support.webhook_keys import FIRST_KEY, SECOND_KEY
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -121,10 +125,11 @@ def test_a_receiver_that_takes_its_time_is_left(receiver: Receiver, path: str) -
 
 
 def test_a_body_without_an_end_is_cut(receiver: Receiver) -> None:
+    before = receiver.sent
     attempt = result(receiver.url("/endless"))
     assert (attempt.problem, attempt.response) == (None, "x" * MAX_RESPONSE_LENGTH)
     # What the sockets between hold, and not more.
-    assert receiver.sent < 100 * MAX_RESPONSE_BYTES
+    assert receiver.sent - before < 100 * MAX_RESPONSE_BYTES
 
 
 def test_headers_without_an_end_are_an_error(receiver: Receiver) -> None:
@@ -194,6 +199,39 @@ def test_the_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             DeliveryProblem.TLS_FAILED,
             DeliveryProblem.CONNECTION_FAILED,
         )
+
+
+def connected_ports() -> set[int]:
+    """The ports at the other ends of this process's connections."""
+    return {each.raddr.port for each in psutil.Process().net_connections() if each.raddr}
+
+
+def test_a_receiver_that_never_agrees_to_the_end_of_tls_keeps_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    kept: list[ssl.SSLSocket] = []
+
+    def respond_once(listening: socket.socket) -> None:
+        kept.append(tls.wrap_socket(listening.accept()[0], server_side=True))
+        kept[0].recv(65_536)
+        kept[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async def main(port: int) -> Attempt:
+        async with Sender(ReceiverAddresses(LOOPBACK), SEALER) as sender:
+            attempt = await sender.send(claimed(f"https://127.0.0.1:{port}/200"))
+            # asyncio itself would give up after 30 s.
+            await asyncio.to_thread(eventually, lambda: port not in connected_ports(), within_s=10)
+            return attempt
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = threading.Thread(target=respond_once, args=(listening,))
+        serving.start()
+        attempt = asyncio.run(main(listening.getsockname()[1]))
+        serving.join()
+        kept[0].close()
+    assert (attempt.problem, attempt.response) == (None, "ok")
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
