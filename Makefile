@@ -106,8 +106,10 @@ SEED ?=
 REPORT ?= chaos.html
 FAULT ?=
 
-chaos: $(VENV)/.installed-dev ## the real thing under load while everything is killed, then the verdict (SECONDS=3600 SEED=… FAULT=… REPORT=…)
-	$(BIN)/python -m tests.chaos --seconds "$(SECONDS)" --seed "$(SEED)" --only "$(FAULT)" --report "$(REPORT)"
+CLUSTER ?=
+
+chaos: $(VENV)/.installed-dev ## the real thing under load while everything is killed, then the verdict (SECONDS=3600 SEED=… FAULT=… REPORT=… CLUSTER=1)
+	$(if $(CLUSTER),$(or $(IN_OWN_NETWORK),env)) $(BIN)/python -m tests.chaos $(if $(CLUSTER),--cluster) --seconds "$(SECONDS)" --seed "$(SEED)" --only "$(FAULT)" --report "$(REPORT)"
 
 TARGET ?=
 

@@ -7,8 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos.nemesis import single_stage
 from tests.chaos.report import page, summary
 from tests.chaos.run import Plan, run
+from tests.cluster.chaos import several_stage
+from tests.cluster.network import has_own_network
 
 LONG_S = 300.0
 """A run of at least this many seconds spends half of them on finding leaks."""
@@ -22,18 +25,22 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--calm", type=float, default=4.0, help="seconds between two faults of one nemesis, on average")
     parser.add_argument("--only", default="", help="only faults whose name contains this")
+    parser.add_argument("--cluster", action="store_true", help="on three brokers and two databases, and with their faults")
     parser.add_argument("--report", type=Path, default=Path("chaos.html"))
     given = parser.parse_args()
+    if given.cluster and not has_own_network():
+        parser.error("--cluster needs iptables and a network of its own: run make chaos CLUSTER=1 as root")
     plan = Plan(
         seed=given.seed or secrets.token_hex(4),
         chaos_s=given.seconds,
         clients=given.clients,
         calm_s=given.calm,
-        is_restored=True,
+        is_restored=not given.cluster,
         only=given.only,
         spared_s=given.seconds / 2 if given.seconds >= LONG_S else 0.0,
         # What is queued is worked off at a few hundred batches a second, or faster.
         drained_within_s=180.0 + given.seconds / 10,
+        stage=several_stage if given.cluster else single_stage,
     )
     print(f"seed {plan.seed}: {plan.chaos_s:g} s of chaos, {plan.clients} clients", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="bulkreg-chaos-"))

@@ -1,4 +1,4 @@
-"""The product under test: `bulkreg up` in a home of its own, PostgreSQL behind a proxy and on a small disk."""
+"""The product under test: `bulkreg up` in a home of its own. Its single servers: PostgreSQL behind a proxy and on a small disk."""
 
 import contextlib
 import http.client
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import psutil
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
 
 from compose.embedded.home import LOOPBACK_ADDRESS, Home
 from compose.embedded.postgres import PostgresServer
@@ -27,23 +27,34 @@ ROLES = tuple("-".join(group) for group in ROLE_GROUPS)
 """Our processes, by the roles that they run."""
 
 POSTGRES, KAFKA = "postgres", "kafka"
+NOT_CUT = (
+    "Kafka's connections were not cut one by one: the broker tells its clients the address to come back to, which leads past any proxy. "
+    "It was killed and stopped instead."
+)
+NO_DISK = "The disk was not filled: mounting a small one takes rights that this run did not have."
 HEALED_WITHIN_S = 300.0
 
 
 class Cluster:
-    """The product as the nemesis uses it."""
+    """The product as the clients, the nemesis and the judge use it, on whatever servers."""
 
-    def __init__(self, product: Product, proxy: PostgresProxy, disk: Disk | None) -> None:
+    servers: Sequence[str] = ()
+    """The servers whose memory is watched, by the names that `process` knows."""
+
+    def __init__(self, product: Product) -> None:
         self.product = product
-        self.proxy = proxy
-        self.disk = disk
-        # The owner's URL does not lead through the proxy.
         stack = product.stack
         self.api: str = stack["api"]
         self.token: str = stack["token"]
         self.postgres_url: str = stack["postgres"]
+        """Of the owner. It leads through no proxy."""
         self.settings = Settings(database_url=SecretStr(self.postgres_url), kafka_bootstrap_servers=stack["kafka"])
         self.supervisor: int = stack["pids"]["supervisor"][0]
+
+    @property
+    def not_reached(self) -> Sequence[str]:
+        """What this run can't break, in sentences."""
+        return ()
 
     def process(self, name: str) -> psutil.Process | None:
         """The process of a role group, or a server. None between its end and its next start."""
@@ -79,6 +90,31 @@ class Cluster:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.resume()
 
+    def wait_until_healed(self) -> None:
+        """Returns when every process runs and the API serves. Raises AssertionError if that takes too long."""
+        eventually(self._is_whole, within_s=HEALED_WITHIN_S, what="every process up again")
+
+    def _is_whole(self) -> bool:
+        try:
+            return all(self.process(name) for name in (*ROLES, *self.servers)) and _serves(self.api)
+        finally:
+            time.sleep(0.1)
+
+
+class SingleServers(Cluster):
+    """The product on one PostgreSQL and one broker, which its supervisor starts again."""
+
+    servers = (POSTGRES, KAFKA)
+
+    def __init__(self, product: Product, proxy: PostgresProxy, disk: Disk | None) -> None:
+        super().__init__(product)
+        self.proxy = proxy
+        self.disk = disk
+
+    @property
+    def not_reached(self) -> Sequence[str]:
+        return (NOT_CUT,) if self.disk is not None else (NOT_CUT, NO_DISK)
+
     def backends(self) -> Sequence[psutil.Process]:
         """The database's processes that serve our clients."""
         postmaster = self.process(POSTGRES)
@@ -87,19 +123,9 @@ class Cluster:
                 return [child for child in postmaster.children() if _serves_a_client(child)]
         return []
 
-    def wait_until_healed(self) -> None:
-        """Returns when every process runs and the API serves. Raises AssertionError if that takes too long."""
-        eventually(self._is_whole, within_s=HEALED_WITHIN_S, what="every process up again")
-
-    def _is_whole(self) -> bool:
-        try:
-            return all(self.process(name) for name in (*ROLES, POSTGRES, KAFKA)) and _serves(self.api)
-        finally:
-            time.sleep(0.1)
-
 
 @contextlib.contextmanager
-def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Cluster]:
+def single_servers(home: Path, environment: Mapping[str, str]) -> Iterator[SingleServers]:
     """The product, running with a directory, until the block ends. `environment` has its settings."""
     settings = _prepared(home)
     proxy = PostgresProxy(LOOPBACK_ADDRESS, settings.owner_url.port or 0)
@@ -112,17 +138,18 @@ def running_cluster(home: Path, environment: Mapping[str, str]) -> Iterator[Clus
         small_disk(home / PostgresServer.name) as disk,
         running_product(home, {**environment, **addresses}) as product,
     ):
-        engine = create_engine(settings.owner_url)
-        standard_directory(engine, mentor_count=MENTORS)
-        _employ_leavers(engine)
-        engine.dispose()
-        yield Cluster(product, proxy, disk)
+        employ(settings)
+        yield SingleServers(product, proxy, disk)
 
 
-def _employ_leavers(engine: Engine) -> None:
+def employ(settings: Settings) -> None:
+    """Imports the directory: mentors, and people who leave."""
+    engine = create_engine(settings.owner_url)
+    standard_directory(engine, mentor_count=MENTORS)
     people = "SELECT :org, 'leaver-' || n, 'Anna Goodbye' || n, 'chapter-1' FROM generate_series(1, :leavers) AS n"
     with engine.begin() as connection:
         connection.execute(text(f"INSERT INTO registration.mentor {people}"), {"org": ORGANIZATION, "leavers": LEAVERS})
+    engine.dispose()
 
 
 def _prepared(home: Path) -> Settings:

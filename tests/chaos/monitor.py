@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
-
-NAMES = (*ROLES, POSTGRES, KAFKA)
+from tests.chaos.cluster import POSTGRES, ROLES, Cluster
 
 STEADY_AFTER_S, LIFE_S = 30.0, 90.0
 """A process that has started fills its caches and pools first. A shorter life than this says nothing about growth."""
@@ -51,7 +49,7 @@ class Monitor:
 
     def look(self) -> None:
         """One sample of each running process."""
-        for name in NAMES:
+        for name in (*ROLES, *self._cluster.servers):
             process = self._cluster.process(name)
             with contextlib.suppress(psutil.NoSuchProcess):
                 if process is not None:

@@ -5,9 +5,10 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import psutil
 from sqlalchemy.exc import OperationalError
@@ -15,10 +16,10 @@ from sqlalchemy.exc import OperationalError
 from producers.producer import EventProducer
 from producers.relay import OutboxRelay
 from schemas.envelope import Topic
-from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster
+from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster, SingleServers, single_servers
 from tests.chaos.replaced_topics import deleted
 from tests.chaos.strangers import open_transaction, raw_poison
-from tests.faults.proxy import Lost
+from tests.faults.proxy import Lost, PostgresProxy
 from tests.support.read_only import read_only
 
 LOSS_WAITS_S = 5.0
@@ -61,21 +62,21 @@ def pauses() -> Sequence[Fault]:
     ]
 
 
-def server_faults(cluster: Cluster) -> Sequence[Fault]:
-    """Faults of the servers, of the network to PostgreSQL, and of its disk; and what strangers write to Kafka."""
+def server_faults(cluster: SingleServers) -> Sequence[Fault]:
+    """Faults of single servers, of the network to PostgreSQL, and of its disk; and what strangers write to Kafka."""
     proxy = cluster.proxy
     faults = [
         Fault("kill -9 PostgreSQL", partial(_signalled, POSTGRES, signal.SIGKILL)),
-        Fault("kill -9 a PostgreSQL backend", _killed_backend),
+        Fault("kill -9 a PostgreSQL backend", lambda _: _killed_backend(cluster)),
         Fault("SIGSTOP PostgreSQL", partial(_stopped, POSTGRES), 0.5, 5.0),
         Fault("kill -9 Kafka", partial(_signalled, KAFKA, signal.SIGKILL)),
         Fault("SIGSTOP Kafka", partial(_stopped, KAFKA), 0.5, 5.0),
-        Fault("cut all connections to PostgreSQL", _cut),
-        Fault("refuse connections to PostgreSQL", lambda _: _during(proxy.refusing()), 0.5, 3.0),
-        Fault("hold up connections to PostgreSQL", lambda _: _during(proxy.holding_up()), 0.5, 5.0),
-        Fault("make the database read-only", _read_only, 0.5, 4.0),
-        Fault("lose a COMMIT", partial(_losing, Lost.REQUEST)),
-        Fault("lose the answer to a COMMIT", partial(_losing, Lost.ANSWER)),
+        Fault("cut all connections to PostgreSQL", lambda _: _cut(proxy)),
+        Fault("refuse connections to PostgreSQL", lambda _: during(proxy.refusing()), 0.5, 3.0),
+        Fault("hold up connections to PostgreSQL", lambda _: during(proxy.holding_up()), 0.5, 5.0),
+        Fault("make the database read-only", made_read_only, 0.5, 4.0),
+        Fault("lose a COMMIT", lambda _: _losing(Lost.REQUEST, proxy)),
+        Fault("lose the answer to a COMMIT", lambda _: _losing(Lost.ANSWER, proxy)),
         Fault("raw poison", raw_poison),
         Fault("transactional upstream", open_transaction, 1.0, 10.0),
         *(
@@ -85,8 +86,23 @@ def server_faults(cluster: Cluster) -> Sequence[Fault]:
     ]
     if cluster.disk is not None:
         disk = cluster.disk
-        faults.append(Fault("fill PostgreSQL's disk", lambda _: _during(disk.full()), 1.0, 4.0))
+        faults.append(Fault("fill PostgreSQL's disk", lambda _: during(disk.full()), 1.0, 4.0))
     return faults
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running product, and the faults of what it depends on. Each sequence of faults is caused in a thread of its own."""
+
+    cluster: Cluster
+    faults: Mapping[str, Sequence[Fault]]
+
+
+@contextlib.contextmanager
+def single_stage(home: Path, environment: Mapping[str, str]) -> Iterator[Stage]:
+    """The product on single servers. `environment` has its settings."""
+    with single_servers(home, environment) as cluster:
+        yield Stage(cluster, {"servers": server_faults(cluster)})
 
 
 class Nemesis:
@@ -144,7 +160,7 @@ def _stopped_beside_another(cluster: Cluster) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _killed_backend(cluster: Cluster) -> Iterator[bool]:
+def _killed_backend(cluster: SingleServers) -> Iterator[bool]:
     """Any backend. The server then ends all of them, and recovers."""
     backends = cluster.backends()[:1]
     for backend in backends:
@@ -154,12 +170,12 @@ def _killed_backend(cluster: Cluster) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _cut(cluster: Cluster) -> Iterator[bool]:
-    yield cluster.proxy.cut() > 0
+def _cut(proxy: PostgresProxy) -> Iterator[bool]:
+    yield proxy.cut() > 0
 
 
 @contextlib.contextmanager
-def _read_only(cluster: Cluster) -> Iterator[bool]:
+def made_read_only(cluster: Cluster) -> Iterator[bool]:
     """The former primary of a failover behaves like this. PostgreSQL may die meanwhile, because of the other nemesis or of a lost backend."""
     url = cluster.settings.owner_url
     with contextlib.ExitStack() as harm:
@@ -172,16 +188,17 @@ def _read_only(cluster: Cluster) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _losing(what: Lost, cluster: Cluster) -> Iterator[bool]:
-    before, deadline = cluster.proxy.losses, time.monotonic() + LOSS_WAITS_S
-    cluster.proxy.lose_next(what)
-    while cluster.proxy.losses == before and time.monotonic() < deadline:
+def _losing(what: Lost, proxy: PostgresProxy) -> Iterator[bool]:
+    before, deadline = proxy.losses, time.monotonic() + LOSS_WAITS_S
+    proxy.lose_next(what)
+    while proxy.losses == before and time.monotonic() < deadline:
         time.sleep(0.02)
-    cluster.proxy.lose_next(None)
-    yield cluster.proxy.losses > before
+    proxy.lose_next(None)
+    yield proxy.losses > before
 
 
 @contextlib.contextmanager
-def _during(harm: contextlib.AbstractContextManager[None]) -> Iterator[bool]:
+def during(harm: contextlib.AbstractContextManager[None]) -> Iterator[bool]:
+    """The same, as a fault that always harms."""
     with harm:
         yield True

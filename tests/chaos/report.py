@@ -6,7 +6,7 @@ from html import escape
 
 from compose.bench.svg import Line, Plot, svg
 from tests.chaos.history import Ending, Operation
-from tests.chaos.monitor import NAMES, Sample, growths
+from tests.chaos.monitor import Sample, growths
 from tests.chaos.run import Result
 
 PLACES = 8
@@ -14,12 +14,6 @@ PLACES = 8
 
 TOLD = 10
 """Of this many batches with findings, the whole story is shown."""
-
-NOT_REACHED = (
-    "Kafka's connections were not cut one by one: the broker tells its clients the address to come back to, which leads past any proxy. "
-    "It was killed and stopped instead."
-)
-NO_DISK = "The disk was not filled: mounting a small one takes rights that this run did not have."
 
 _STYLE = """
 body { font: 15px/1.45 sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222; background: #fff }
@@ -48,16 +42,15 @@ def page(result: Result) -> str:
             table(["", "done", "not done"], _settled(result)),
             "<h2>Faults</h2>",
             table(["", "times", "seconds"], _faults(result)),
-            f"<p>{NOT_REACHED}</p>",
+            *(f"<p>{sentence}</p>" for sentence in result.not_reached),
             f"<p>Groups that no coordinator served, and what they were renewed to: {', '.join(result.renewed)}.</p>"
             if result.renewed
             else "",
-            "" if result.has_disk else f"<p>{NO_DISK}</p>",
             "<h2>Memory, descriptors and threads</h2>",
             "<p>Each process at these moments, whichever process it was then; PostgreSQL with its number of connections. "
             "Where one process lived for a minute and a half or more, the table has its medians of the first and last third.</p>",
             table(["", "what", "first", "last"], [[n, w, f"{a:.0f}", f"{b:.0f}"] for n, w, a, b in growths(result.samples)]),
-            *(_plots(name, result) for name in NAMES),
+            *(_plots(name, result) for name in dict.fromkeys(sample.name for sample in result.samples)),
             "</body></html>\n",
         )
     )
@@ -82,9 +75,10 @@ def summary(result: Result) -> str:
         "faults: " + ", ".join(f"{number} x {fault}" for fault, number in sorted(result.faults.items())),
         *(f"renewed: {name}" for name in result.renewed),
         *(str(finding) for finding in result.verdict.findings[:50]),
+        *result.not_reached,
         verdict(result),
     ]
-    return "\n".join(lines if result.has_disk else [*lines[:-1], NO_DISK, lines[-1]])
+    return "\n".join(lines)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

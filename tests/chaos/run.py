@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tests.chaos.announcements import read_announced_ends, read_differing_events
 from tests.chaos.clients import Submitter, run_clients
-from tests.chaos.cluster import Cluster, running_cluster
+from tests.chaos.cluster import Cluster
 from tests.chaos.history import History
 from tests.chaos.judge import Finding, Rule, Verdict, judge
 from tests.chaos.leavers import finish_forgettings, forgetting_findings, read_pseudonyms, with_their_ids
 from tests.chaos.monitor import Monitor, Sample, leaks
-from tests.chaos.nemesis import Fault, Nemesis, Strike, pauses, role_faults, server_faults
+from tests.chaos.nemesis import Fault, Nemesis, Stage, Strike, pauses, role_faults, single_stage
 from tests.chaos.notes import note_findings, read_noted_items
 from tests.chaos.operator import Operator
 from tests.chaos.receipts import audit_logs, log_findings, read_receipts, receipt_findings, replace_forked_log
@@ -57,6 +57,8 @@ class Plan:
     """Only faults whose name contains this. Empty means all of them."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Settings of the product."""
+    stage: Callable[[Path, Mapping[str, str]], contextlib.AbstractContextManager[Stage]] = single_stage
+    """Starts the product in a home, with these settings."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +68,8 @@ class Result:
     plan: Plan
     history: History
     strikes: Sequence[Strike]
-    has_disk: bool
+    not_reached: Sequence[str]
+    """What the run could not break."""
     samples: Sequence[Sample]
     renewed: Sequence[str]
     """The consumer groups that the operator gave to roles whose group was refused."""
@@ -92,8 +95,9 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
     began_s = time.monotonic()
     with (
         running_receiver(plan.seed) as (receiver, receiver_url),
-        running_cluster(folder / "home", {**plan.environment, **ALLOWED}) as cluster,
+        plan.stage(folder / "home", {**plan.environment, **ALLOWED}) as stage,
     ):
+        cluster = stage.cluster
         monitor, operator = Monitor(cluster, every_s=max(1.0, plan.chaos_s / SAMPLES)), Operator(cluster)
         with _phase("start", took_s, began_s):
             work = Work(plan.seed, history)
@@ -106,7 +110,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             with _phase("restore", took_s):
                 told_twice, replaced_log = _restore(plan, cluster, history, work, upstream, receiver, found, say)
         with _phase("chaos", took_s), _in_thread(monitor.run), _in_thread(operator.run):
-            _load_and_harm(plan, cluster, history, work, upstream, strikes, say)
+            _load_and_harm(plan, stage, history, work, upstream, strikes, say)
         with _phase("heal", took_s), _in_thread(operator.run):
             cluster.wait_until_healed()
             upstream.finish()
@@ -154,7 +158,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
         plan=plan,
         history=history,
         strikes=strikes,
-        has_disk=cluster.disk is not None,
+        not_reached=cluster.not_reached,
         samples=monitor.samples,
         renewed=operator.renewed,
         verdict=verdict,
@@ -209,13 +213,15 @@ def _restore(
 
 def _load_and_harm(
     plan: Plan,
-    cluster: Cluster,
+    stage: Stage,
     history: History,
     work: Work,
     upstream: Upstream,
     strikes: list[Strike],
     say: Callable[[str], None],
 ) -> None:
+    cluster = stage.cluster
+
     def nemesis(name: str, faults: Sequence[Fault]) -> Nemesis:
         chosen = [fault for fault in faults if plan.only in fault.name]
         return Nemesis(cluster, chosen, f"{plan.seed} {name}", calm_s=plan.calm_s, strikes=strikes)
@@ -228,7 +234,9 @@ def _load_and_harm(
     async def until() -> None:
         await asyncio.sleep(WARM_UP_S)
         ends_s = time.monotonic() + plan.chaos_s
-        with _in_thread(nemesis("servers", server_faults(cluster)).run):
+        with contextlib.ExitStack() as harm:
+            for name, faults in stage.faults.items():
+                harm.enter_context(_in_thread(nemesis(name, faults).run))
             with _in_thread(nemesis("roles", role_faults()).run):
                 await wait(ends_s, longer_s=plan.spared_s)
             with _in_thread(nemesis("pauses", pauses()).run):

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -50,15 +50,13 @@ class Bed:
         """The process of each role. Another process means that the role has ended."""
         return {role: pids[0] for role, pids in self.product.stack["pids"].items()}
 
-    def broker_of(self, name: str) -> int:
+    def broker_id(self, name: str) -> int:
         """A broker's id in Kafka."""
         return BROKERS.index(name) + 1
 
     def broker(self, name: str) -> KafkaBroker:
         """A broker, with its ports."""
-        server = self.servers.services[name]
-        assert isinstance(server, KafkaBroker)
-        return server
+        return broker_of(self.servers, name)
 
     def postgres(self, name: str) -> PostgresServer:
         """A PostgreSQL server, with its port and the URL that leads to it alone."""
@@ -134,6 +132,13 @@ class Bed:
         self.product.bulkreg("verify")
 
 
+def broker_of(servers: Infrastructure, name: str) -> KafkaBroker:
+    """A broker of a cluster."""
+    server = servers.services[name]
+    assert isinstance(server, KafkaBroker)
+    return server
+
+
 def postgres_of(servers: Infrastructure, name: str) -> PostgresServer:
     """A PostgreSQL server of a cluster."""
     server = servers.services[name]
@@ -150,19 +155,26 @@ def running_bed(folder: Path) -> Iterator[Bed]:
 
 
 @contextlib.contextmanager
-def running_roles(servers: Infrastructure, folder: Path, database_url: str) -> Iterator[Bed]:
-    """Starts the roles on running servers. They reach the database by this URL."""
+def product_on(kafka: str, database_url: str, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Product]:
+    """Starts the roles on servers at these addresses. `environment` has further settings."""
     home = Home(folder)
     home.create()
     home.port("api")  # Not the usual port, which may be taken.
     del home  # This also ends the reservation of the port.
-    kafka = servers.endpoints.kafka_bootstrap_servers
     addresses = {
         "BULKREG_DATABASE_URL": database_url,
         "BULKREG_KAFKA_BOOTSTRAP_SERVERS": kafka,
-        "BULKREG_TOPIC_REPLICATION_FACTOR": "3",
+        "BULKREG_TOPIC_REPLICATION_FACTOR": str(len(BROKERS)),
     }
-    with running_product(folder, addresses) as product:
+    with running_product(folder, {**(environment or {}), **addresses}) as product:
+        yield product
+
+
+@contextlib.contextmanager
+def running_roles(servers: Infrastructure, folder: Path, database_url: str) -> Iterator[Bed]:
+    """Starts the roles on running servers. They reach the database by this URL."""
+    kafka = servers.endpoints.kafka_bootstrap_servers
+    with product_on(kafka, database_url, folder) as product:
         settings = Settings(
             database_url=SecretStr(servers.endpoints.postgres_url), kafka_bootstrap_servers=kafka, topic_replication_factor=3
         )

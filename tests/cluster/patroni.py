@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -46,6 +46,11 @@ class Managed:
         places = ",".join(f"127.0.0.1:{port}" for port in self._ports.values())
         return f"postgresql://{OWNER}:{quote(PASSWORD)}@{places}/{DATABASE}?target_session_attrs=read-write"
 
+    @property
+    def ports(self) -> Sequence[int]:
+        """The ports of both servers."""
+        return tuple(self._ports.values())
+
     def start(self, node: str) -> None:
         """Starts Patroni, which starts the server."""
         configuration = self._folder / f"{node}.json"
@@ -66,6 +71,29 @@ class Managed:
                 process.kill()
         self._processes[node].wait()
 
+    @contextlib.contextmanager
+    def frozen(self, node: str) -> Iterator[None]:
+        """Stops Patroni and its server with SIGSTOP while the block runs, as if the machine stood still."""
+        family = [psutil.Process(self._processes[node].pid), *self._servers(node)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    def kill_a_backend(self, node: str) -> bool:
+        """Kills a session of a client. Returns False if there is none."""
+        for process in self._servers(node):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "bulkreg_" in " ".join(process.cmdline()):
+                    process.kill()
+                    return True
+        return False
+
     def stop(self) -> None:
         """Ends everything."""
         for node in self._processes:
@@ -75,9 +103,13 @@ class Managed:
         """The node that accepts changes. None: there is none."""
         return next((node for node in NODES if self._answers(node, "primary")), None)
 
+    def standby(self) -> str | None:
+        """The node that has every commit. None: there is none."""
+        return next((node for node in NODES if self._answers(node, "synchronous")), None)
+
     def has_synchronous_standby(self) -> bool:
         """Whether a commit waits for a second copy."""
-        return any(self._answers(node, "synchronous") for node in NODES)
+        return self.standby() is not None
 
     def switch_over(self) -> None:
         """Makes the standby the leader, as an operator does before maintenance."""

@@ -66,10 +66,10 @@ def test_row_72_clients_cut_off_from_one_healthy_broker(unharmed: Bed, *, is_coo
     need_own_network()
     bed = unharmed
     coordinators = set(bed.coordinators().values())
-    victim = next(name for name in BROKERS if (bed.broker_of(name) in coordinators) is is_coordinator)
+    victim = next(name for name in BROKERS if (bed.broker_id(name) in coordinators) is is_coordinator)
     with bed.load().at_work() as load:
         bed.go_on(load)
-        cut_off = {place for place, leader in bed.leaders().items() if leader == bed.broker_of(victim)}
+        cut_off = {place for place, leader in bed.leaders().items() if leader == bed.broker_id(victim)}
         with dropped(bed.broker(victim).port):
             began = len(load.accepted)
             time.sleep(DOWN_S)
@@ -95,7 +95,7 @@ def test_a_broker_cut_off_from_its_peers(unharmed: Bed) -> None:
     broker = bed.broker(victim)
     with bed.load().at_work() as load:
         bed.go_on(load)
-        with dropped(broker.peers_port, broker.controller_ports[bed.broker_of(victim) - 1]):
+        with dropped(broker.peers_port, broker.controller_ports[bed.broker_id(victim) - 1]):
             bed.go_on(load)
             time.sleep(DOWN_S)
             bed.go_on(load)
