@@ -15,9 +15,11 @@ import jwt
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from api.access.tickets import ticket_key
 from api.endpoints import batches, events
+from api.http.problems import ProblemError
 from api.load import watching as followers
 from api.load.database import Database
 from api.load.recent import RecentlyShown
@@ -283,7 +285,19 @@ def test_a_long_poll_returns_304_after_its_time(coordinator: httpx.Client, pipel
     assert time.monotonic() - began >= 1
 
 
-def test_a_change_without_an_announcement_is_found(settings: Settings, pipeline: Pipeline) -> None:
+def test_a_change_without_an_announcement_is_found(
+    settings: Settings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if a look at the database fails in between."""
+    look = Database.versions
+    failures: list[Exception] = [OperationalError("", {}, ConnectionError("a test's")), ProblemError("overloaded", "a test's")]
+
+    def fail_at_first(database: Database, *given: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return look(database, *given)
+
+    monkeypatch.setattr(Database, "versions", fail_at_first)
     quick = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "api_watch_poll_ms": 50})
     with running_api(quick) as server, server.client() as client:
         url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
@@ -298,6 +312,7 @@ def test_a_change_without_an_announcement_is_found(settings: Settings, pipeline:
         pipeline.drain()
         stream.finish()
         assert stream.events[-1]["status"] == "completed"
+    assert [line["error"] for line in logged(caplog, Action.WATCH_POLL_FAILED)] == ["ProblemError", "OperationalError"]
 
 
 def test_the_listener_reconnects_after_it_was_disconnected(
@@ -397,7 +412,7 @@ def test_the_stream_of_a_batch_in_parts_has_its_items_after_the_last_part(
 
 
 def test_the_stream_of_a_rejected_batch_is_cut_and_a_reconnect_finds_nothing(
-    coordinator: httpx.Client, pipeline: Pipeline, owner: Engine
+    coordinator: httpx.Client, pipeline: Pipeline, owner: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch_id = uuid4()
     pipeline.handle(pipeline.splitter, [in_parts(batch_id, [2, 1])[0]])
@@ -410,6 +425,7 @@ def test_the_stream_of_a_rejected_batch_is_cut_and_a_reconnect_finds_nothing(
     pipeline.handle(pipeline.splitter, [wrong])
     assert stream.ended.wait(PATIENCE_S)
     assert stream.is_cut
+    assert [line["error"] for line in logged(caplog, Action.STREAM_CUT)] == ["NotFoundError"]
     assert coordinator.get(url).status_code == 404
 
 

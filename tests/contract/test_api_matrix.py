@@ -11,9 +11,11 @@ from sqlalchemy import Engine, text
 from api import openapi
 from api.routes import ROUTES
 from orchestrator.batches.model import Role
+from orchestrator.process.actions import Action
 from schemas.ids import DerivedIds
 from schemas.paths import API_PATH, API_ROOT, FORGETTINGS_PATH, WEBHOOK_CHANGES_PATH, WEBHOOKS_PATH
 from tests.support.api_server import ApiServer
+from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 from tests.support.receipts import append_and_sign
 
@@ -248,6 +250,8 @@ def test_notes_are_in_no_log_metric_error_or_listing(
         connection.execute(text("ALTER TABLE orchestrator.batch_item ADD CONSTRAINT bug CHECK (notes IS NULL) NOT VALID"))
     answers.append(coordinator.post(API_PATH, json={"items": [good]}))
     assert answers[-1].status_code == 500
+    [bug] = logged(caplog, Action.REQUEST_FAILED)
+    assert (bug["error"], "orchestrator/storage/" in str(bug["at"])) == ("IntegrityError", True)
     assert [answer.status_code for answer in answers[1:6]] == [422, 422, 422, 400, 422]
     for answer in answers:
         assert CANARY not in answer.text

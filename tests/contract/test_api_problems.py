@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -21,13 +22,15 @@ from api.app import create_app
 from api.http import json_body
 from api.http.problems import PROBLEMS
 from orchestrator.batches.model import Role
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from schemas.api.health import HealthResponse
 from schemas.api.problems import ProblemResponse
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
+from tests.support.log_lines import logged
 from tests.support.no_tls import NO_TLS
-from tests.support.pipeline import Pipeline, mentors
+from tests.support.pipeline import COORDINATOR, Pipeline, mentors
 from tests.support.waiting import PATIENCE_S, eventually
 
 POISON: dict[str, tuple[bytes, int]] = {
@@ -97,6 +100,25 @@ def test_routes_and_methods(sender: httpx.Client) -> None:
     assert (method.status_code, method.json()["code"], method.headers["Allow"]) == (405, "method_not_allowed", "GET, HEAD, POST")
 
 
+def test_a_requests_line_names_the_caller_and_nothing_that_was_sent(
+    sender: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bulkreg")
+    for path in (f"{API_PATH}?label=canary", f"{API_PATH}/{uuid4()}", "/canary", "/healthz"):
+        sender.get(path)
+    of_sender = {"subject": COORDINATOR, "subject_role": "coordinator"}
+    eventually(lambda: len(logged(caplog, Action.REQUEST)) == 3)
+    lines = logged(caplog, Action.REQUEST)
+    expected = [
+        {"method": "GET", "route": API_PATH, "status": 422, **of_sender},
+        {"method": "GET", "route": f"{API_PATH}/{{batch_id}}", "status": 404, **of_sender},
+        {"method": "any", "route": "none", "status": 404, "subject": None, "subject_role": None},
+    ]
+    assert [{name: line.get(name) for name in expected[0]} for line in lines] == expected
+    assert "canary" not in str(lines)
+    assert all(0 < float(str(line["ms"])) < 60_000 for line in lines)
+
+
 @pytest.mark.parametrize("head", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nAuthorization: Bearer canary\x1f\r\n\r\n"])
 def test_a_request_that_is_not_http_is_refused_and_not_quoted(
     refusing_api: ApiServer, head: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
@@ -110,11 +132,16 @@ def test_a_request_that_is_not_http_is_refused_and_not_quoted(
     assert b"application/problem+json" in answer
     assert b"canary" not in answer
     assert "canary" not in caplog.text + "".join(capfd.readouterr())
+    assert [line["status"] for line in logged(caplog, Action.REQUEST_UNREADABLE)] == [400]
 
 
 @pytest.mark.parametrize("path", [API_PATH, "/nowhere"])
-def test_an_unknown_expectation_is_refused_and_not_quoted(refusing_api: ApiServer, sender: httpx.Client, path: str) -> None:
+def test_an_unknown_expectation_is_refused_and_not_quoted(
+    sender: httpx.Client, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
     answer = sender.get(path, headers={"Expect": "canary"})
+    [line] = logged(caplog, Action.REQUEST_UNREADABLE)
+    assert (line["status"], "canary" in str(line)) == (417, False)
     problem = ProblemResponse.model_validate_json(answer.content, extra="forbid")
     assert (answer.status_code, answer.headers["Content-Type"]) == (417, "application/problem+json")
     assert problem.code == "expectation_unknown"

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from orchestrator.batches.publishing import DeliveryError, Publisher, Trouble
 from orchestrator.batches.repository import EventOf
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage.outbox import SLOTS, insert_events, slot_of
 from orchestrator.storage.relay_wakeup import RelayWaker
@@ -22,6 +23,7 @@ from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import event_id
 from tests.support.kafka import Seen, reading
+from tests.support.log_lines import logged
 from tests.support.process import in_process
 from tests.support.publishing import SettledAtOnce
 from tests.support.waiting import PATIENCE_S, eventually
@@ -168,7 +170,7 @@ def test_waker_that_lost_its_session_uses_another(settings: Settings, engine: En
         waker.close()
 
 
-def test_waker_can_be_closed_while_the_database_is_away(settings: Settings) -> None:
+def test_waker_can_be_closed_while_the_database_is_away(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # It is bound and does not listen, so connections are refused.
         waker = RelayWaker(settings.worker_url.set(host="127.0.0.1", port=closed.getsockname()[1]), settings)
@@ -177,6 +179,7 @@ def test_waker_can_be_closed_while_the_database_is_away(settings: Settings) -> N
         closing.start()
         closing.join(PATIENCE_S)
         assert not closing.is_alive()
+    assert logged(caplog, Action.RELAY_WAKE_FAILED)
 
 
 def test_relays_share_the_slots_and_keep_the_order_of_each_batch(settings: Settings, engine: Engine, topics: None) -> None:

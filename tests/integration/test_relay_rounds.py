@@ -4,6 +4,7 @@ While the clock stands, the relay does nothing that depends on time: no poll, no
 then, it does because it was woken, or because it knows that there is more.
 """
 
+import logging
 import socket
 import threading
 import time
@@ -503,12 +504,16 @@ def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_
 # --- Sessions and slots --------------------------------------------------------------------------------------------------------------
 
 
-def test_published_events_are_counted(engine: Engine, broker: Broker, start: Callable[..., Running]) -> None:
+def test_published_events_are_counted(
+    engine: Engine, broker: Broker, start: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     before = metrics.OUTBOX_PUBLISHED._value.get()
     insert_one_each(engine, batches(3))
     start().owns_all()
     eventually(lambda: metrics.OUTBOX_PUBLISHED._value.get() == before + 3)
     assert metrics.OUTBOX_SLOTS._value.get() == SLOTS
+    assert logged(caplog, Action.RELAY_SLOTS)[-1]["slots"] == list(range(SLOTS))
 
 
 def test_a_relay_with_nothing_under_way_waits_for_no_acknowledgement(broker: Broker, start: Callable[..., Running]) -> None:

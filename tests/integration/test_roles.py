@@ -1,6 +1,7 @@
 """`bulkreg run`: its scheduling class, and its signals. The first signal lets a role finish its work, and the second ends it at once."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -78,6 +79,35 @@ def test_a_role_runs_where_the_scheduler_call_is_forbidden(settings: Settings, t
             process.kill()
     assert b"scheduler_class_refused" in said
     assert process.returncode == 0
+
+
+FAILING = """
+from cli.main import app
+from producers.relay import OutboxRelay
+
+def fail(_):
+    raise ValueError("canary")
+
+OutboxRelay.run = fail
+app()
+"""
+
+
+def test_a_role_that_fails_ends_its_process_and_says_where(settings: Settings, topics: None) -> None:
+    """Also without the database, which counts the starts. What the error says is not logged, because it may quote rows."""
+    unreachable = {"BULKREG_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILING, "run", "relay"],
+        env=environment(settings) | unreachable,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    lines = {line["action"]: line for line in map(json.loads, filter(None, ended.stderr.splitlines())) if "action" in line}
+    assert (ended.returncode, lines["role_failed"]["role"], lines["role_starts_not_noted"]["roles"]) == (1, "relay", ["relay"])
+    assert str(lines["role_failed"]["at"]).startswith("<string>:")
+    assert "canary" not in ended.stdout + ended.stderr
 
 
 def test_a_second_sigterm_ends_the_role_at_once(settings: Settings, topics: None, pipeline: Pipeline) -> None:

@@ -1,5 +1,6 @@
 """The topics after their creation, and what is reported about topics with other settings."""
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
+from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from producers import topics as module
 from producers.topics import MISSING, create_topics, inspect_topics, planned_topics
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
+from tests.support.log_lines import logged
 from tests.support.waiting import PATIENCE_S
 
 
@@ -31,12 +34,18 @@ def name_of(settings: Settings, topic: Topic) -> str:
     return topic.on_cluster(settings.topic_prefix)
 
 
-def test_created_topics_have_the_settings_that_the_product_needs(settings: Settings, admin: AdminClient) -> None:
+def test_created_topics_have_the_settings_that_the_product_needs(
+    settings: Settings, admin: AdminClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     assert all(report.differences == MISSING for report in inspect_topics(settings))
     assert not any(report.created for report in inspect_topics(settings)), "a check must create no topics"
     reports = create_topics(settings)
     assert {(report.name, report.created, tuple(report.differences)) for report in reports} == {
         (name_of(settings, topic), True, ()) for topic in Topic
+    }
+    assert {line["cluster_topic"] for line in logged(caplog, Action.TOPIC_CREATED)} == {
+        name_of(settings, topic) for topic in Topic
     }
     for topic in Topic:
         name = name_of(settings, topic)

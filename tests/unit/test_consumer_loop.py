@@ -4,13 +4,14 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 
 from consumers.loop import committing
 from consumers.loop import runtime as module
@@ -389,6 +390,17 @@ def test_a_loop_that_stops_leaves_a_micro_batch_that_takes_too_long_to_the_next_
     assert len(logged(caplog, Action.DRAIN_ABANDONED)) == 1
 
 
+def test_a_loop_that_stops_leaves_a_micro_batch_that_fails_to_the_next_member(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop.worker.is_held = True
+    loop.turn(record(0, 5))
+    loop.worker.future.set_exception(TransientError())
+    loop.loop._drain()
+    assert loop.commits == []
+    assert len(logged(caplog, Action.DRAIN_FAILED)) == 1
+
+
 def test_a_loop_that_stops_waits_for_the_reply_to_its_last_commit(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     polls = 0
 
@@ -727,10 +739,13 @@ def test_postponed_records_of_a_revoked_partition_are_not_retried(loop: Loop) ->
     assert loop.work.done == [[(1, 5)]]
 
 
-def test_a_partition_that_comes_back_is_read_and_stored_again(loop: Loop) -> None:
+def test_a_partition_that_comes_back_is_read_and_stored_again(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     loop.turn(record(0, 5))
     loop.revoke(0)
     loop.assign(0)
+    for action in (Action.PARTITIONS_REVOKED, Action.PARTITIONS_ASSIGNED):
+        assert [(line["role"], line["partitions"]) for line in logged(caplog, action)] == [("toy", ["commands/0"])]
     loop.turn(record(0, 5))
     assert loop.work.progress == [{0: 6}, {0: 6}]
     assert loop.commits == [{0: 6}, {0: 6}]
@@ -746,12 +761,15 @@ def test_a_partition_that_comes_back_is_read_and_stored_again(loop: Loop) -> Non
     ],
     ids=["made anew", "the same", "without ids", "nobody answers"],
 )
-def test_a_recreated_topic_is_read_from_its_beginning(ids: Any, outdated: bool) -> None:
+def test_a_recreated_topic_is_read_from_its_beginning(ids: Any, outdated: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     loop = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5))
     loop.ids = ids
     loop.client.metadata = {0: "then", 1: "now", 2: ""}
     loop.assign(*([0, 2, 3] if outdated else [0, 2]))
     assert loop.client.assigned == ([{0: OFFSET_BEGINNING, 2: -1001, 3: -1001}] if outdated else [])
+    assert [line["partitions"] for line in logged(caplog, Action.TOPIC_REPLACED)] == ([["commands/0"]] if outdated else [])
+    assert len(logged(caplog, Action.TOPIC_IDS_UNKNOWN)) == isinstance(ids, Exception)
     loop.turn(record(0, 1))
     expected = ids[Topic.COMMANDS] if isinstance(ids, dict) and ids else ""
     assert loop.client.commits == [{0: (2, expected)}]
@@ -830,6 +848,18 @@ def test_a_renewed_group_is_joined_with_a_new_client(loop: Loop, caplog: pytest.
     loop.now = 2 * ASK_EVERY_S
     loop.turns(2)
     assert loop.asked_about == "test.toy.2"
+
+
+def test_the_group_is_kept_while_the_database_does_not_say_whether_it_was_renewed(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop.loop._engine = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+    loop.loop._read_generation = partial(ConsumerLoop._read_generation, loop.loop)  # type: ignore[method-assign]
+    loop.turn(end(0, 0), end(1, 0))
+    loop.now = ASK_EVERY_S
+    loop.turns(2)
+    assert {line["role"] for line in logged(caplog, Action.GROUP_UNKNOWN)} == {"toy"}
+    assert not loop.client.is_closed
 
 
 def test_a_group_that_is_refused_is_told_once_and_makes_the_role_unready(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
