@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from typer.testing import CliRunner, Result
 
 from cli.main import app
 from cli.terminal.failures import ExitCode
 from consumers.notary import appending, published
+from consumers.notary import notary as notary_loop
 from consumers.notary.notary import Notary
 from consumers.notary.published import compare_topic, every_published_checkpoint
 from consumers.reading import topic_reader
@@ -24,6 +25,7 @@ from orchestrator.batches.operations import delete_batch
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action
 from orchestrator.process.failpoints import Failpoint, InjectedError
+from orchestrator.process.health import Health
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import Checkpoint, sign
 from orchestrator.receipts.keys import SigningKey
@@ -773,6 +775,48 @@ def test_row_69_the_topic_is_asked_again_when_the_database_was_replaced(restorin
     assert keeping.health.failing is not None
 
 
+def test_row_69_the_topic_is_asked_again_every_ten_minutes(restoring: Restoring) -> None:
+    now = 0.0
+    keeping = Notary(signing(restoring.settings), restoring.engine, lambda: now)
+    keeping.turn()
+    restoring.publisher.publish([forged(KEY)])
+    now = 599.0
+    keeping.turn()
+    assert keeping.health.failing is None
+    now = 600.0
+    keeping.turn()
+    assert keeping.health.failing is not None
+
+
+def test_row_69_the_topic_is_asked_again_after_an_error(restoring: Restoring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database may be another one than before."""
+    monkeypatch.setattr(notary_loop, "_MAX_PAUSE_S", 0.01)
+    fails = [OperationalError("SELECT", None, ConnectionError("a test's"))]
+    append = appending.Appender.append
+
+    def fail_once(appender: appending.Appender) -> int:
+        if fails:
+            raise fails.pop()
+        return append(appender)
+
+    restoring.notary.turn()
+    restoring.publisher.publish([forged(KEY)])
+    monkeypatch.setattr(appending.Appender, "append", fail_once)
+    thread = threading.Thread(target=restoring.notary.run)
+    thread.start()
+    eventually(lambda: restoring.notary.health.failing)
+    restoring.notary.stop()
+    thread.join()
+
+
+def test_row_69_a_topic_that_was_made_again_is_read_from_its_beginning(restoring: Restoring) -> None:
+    """The offsets in the database are behind its end."""
+    with restoring.engine.begin() as connection:
+        note_reading(connection, dict.fromkeys(read_up_to(connection), 1_000_000))
+    assert compare_topic(restoring.settings, restoring.engine) == 1
+    assert compare_topic(restoring.settings, restoring.engine) == 0
+
+
 def test_nobody_changes_what_is_in_a_log(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
     pipeline.submit(mentors(1))
     pipeline.drain()
@@ -841,6 +885,8 @@ def test_a_running_notary_outlives_its_session(
     thread = threading.Thread(target=running.run)
     thread.start()
     eventually(lambda: len(leaves(engine)) == 1)
+    # Without a key it needs no broker.
+    eventually(lambda: running.health.check(max_loop_age_s=30).ok)
     running.stop()
     thread.join()
     own.dispose()
@@ -852,13 +898,17 @@ def test_a_notary_without_a_broker_appends_and_signs_nothing(
 ) -> None:
     monkeypatch.setattr(topic_reader, "_TIMEOUT_S", 0.2)
     nowhere = signing(settings, kafka_bootstrap_servers="127.0.0.1:1", notary_poll_ms=10)
+    monkeypatch.setattr(notary_loop, "_MAX_PAUSE_S", 0.01)
     running = Notary(nowhere, engine)
+    running.health.broker_contact = True
+    before_s = running.health.clock()
+    running.health.clock = lambda: before_s + 3_600
     pipeline.submit(mentors(1))
     pipeline.drain()
     thread = threading.Thread(target=running.run)
     thread.start()
     eventually(lambda: len(leaves(engine)) == 1)
     assert checkpoints(engine) == []
-    assert not running.health.check(max_loop_age_s=30).ok
+    eventually(lambda: running.health.check(max_loop_age_s=30) == Health(False, "no broker responds"))
     running.stop()
     thread.join()

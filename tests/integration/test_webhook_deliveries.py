@@ -125,10 +125,27 @@ def test_events_from_before_a_webhook_or_for_a_disabled_one_are_left_out(
     webhook = make_webhook(engine, settings, URL)
     told(engine, revoked, at_ms=now_ms() - 600_000)
     assert deliveries(engine, webhook) == []
+    # The clocks of broker and database may differ by some minutes.
+    told(engine, [rejection(uuid4())], at_ms=now_ms() - 120_000)
+    assert [row.event_type for row in deliveries(engine, webhook)] == ["BatchRejected"]
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM orchestrator.webhook_delivery"))
     with engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.webhook SET disabled_at = now(), disabled_because = 'gone'"))
     told(engine, revoked)
     assert deliveries(engine, webhook) == []
+
+
+def test_the_deliverer_is_woken_for_new_deliveries_only(engine: Engine, settings: Settings) -> None:
+    """After the commit, or it might look too early."""
+    make_webhook(engine, settings, URL)
+    woken: list[int] = []
+    handler = RecordingHandler(lambda: woken.append(1))
+    events = [record(rejection(uuid4()), 0)._replace(timestamp_ms=now_ms())]
+    for expected in (1, 1):
+        handled = transact(engine, lambda connection: handler.handle(connection, events))
+        handled.count()
+        assert len(woken) == expected
 
 
 def test_an_event_that_names_another_organization_than_its_batch_is_refused(
@@ -329,6 +346,12 @@ def test_gone_or_a_week_of_failures_disables(engine: Engine, settings: Settings,
     # The attempt keeps its own problem; the others were not attempted any more.
     problems = {row.event_id: row.problem for row in deliveries(engine, webhook)}
     assert (problems[second.event_id], problems[third.event_id]) == ("status", "webhook_disabled")
+    # A failure that comes after that changes nothing.
+    assert end(engine, third) is None
+    assert {row.event_id: (row.state, row.problem) for row in deliveries(engine, webhook)}[third.event_id] == (
+        "failed",
+        "webhook_disabled",
+    )
     # What was under way ends as usual.
     assert end(engine, third, Attempt(1, None, 200, "")) == Ended(DeliveryState.DELIVERED)
     assert sorted(states(engine, webhook)) == ["delivered", "failed", "failed"]
@@ -504,6 +527,54 @@ def test_webhooks_are_named_in_the_order_in_which_they_were_disabled(engine: Eng
         for webhook, hours in zip(webhooks, (1, 3, 2), strict=True):
             connection.execute(disable, {"id": webhook, "by": hours})
     assert [each.webhook_id for each in transact(engine, disabled_webhooks)] == [webhooks[1], webhooks[2], webhooks[0]]
+
+
+# --- The loop of the deliverer ------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_gets_all_that_is_due_although_the_deliverer_looks_rarely(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is more than may be under way. Each attempt that ends makes room for the next."""
+    monkeypatch.setattr(delivering, "POLL_S", 3_600.0)
+    with running_receiver() as receiver:
+        webhook = make_webhook(engine, settings, receiver.url("/204"))
+        make_deliveries(engine, webhook, settings.webhook_concurrency * 2 + 1)
+        with running_deliverer(settings, engine):
+            eventually(lambda: set(states(engine, webhook)) == {"delivered"})
+
+
+def test_a_deliverer_that_stops_waits_for_what_is_under_way(engine: Engine, settings: Settings) -> None:
+    with running_receiver() as receiver:
+        webhook = make_webhook(engine, settings, receiver.url("/hang"))
+        make_deliveries(engine, webhook, 1)
+        with running_deliverer(settings, engine) as deliverer:
+            eventually(lambda: receiver.requests)
+            deliverer.stop()
+            receiver.released.set()
+        assert states(engine, webhook) == ["delivered"]
+
+
+def test_a_deliverer_that_stops_cuts_off_what_hangs(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is due again when its lease ends."""
+    monkeypatch.setattr(delivering, "DRAIN_S", 0.05)
+    with running_receiver() as receiver:
+        webhook = make_webhook(engine, settings, receiver.url("/hang"))
+        make_deliveries(engine, webhook, 1)
+        with running_deliverer(settings, engine):
+            eventually(lambda: receiver.requests)
+        [row] = deliveries(engine, webhook)
+    # An attempt that goes on to its own end fails for a reason.
+    assert (row.state, row.problem) == ("pending", None)
+
+
+def test_a_deliverer_without_a_key_is_well_and_ends(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivering, "POLL_S", 0.01)
+    make_deliveries(engine, make_webhook(engine, settings, URL), 1)
+    with running_deliverer(settings.model_copy(update={"webhook_keys": None}), engine) as deliverer:
+        before = deliverer.health.clock()
+        deliverer.health.clock = lambda: before + 3_600
+        eventually(lambda: deliverer.health.loop_age_s == 0)
 
 
 # --- What operators are told --------------------------------------------------------------------------------------------

@@ -121,7 +121,9 @@ def test_what_a_response_means(receiver: Receiver, path: str, problem: DeliveryP
 
 @pytest.mark.parametrize("path", ["/hang", "/trickle"])
 def test_a_receiver_that_takes_its_time_is_left(receiver: Receiver, path: str) -> None:
-    assert result(receiver.url(path), timeout_s=IMPATIENT_S).problem is DeliveryProblem.TIMEOUT
+    attempt = result(receiver.url(path), timeout_s=IMPATIENT_S)
+    assert attempt.problem is DeliveryProblem.TIMEOUT
+    assert attempt.took_ms >= IMPATIENT_S * 900, "in milliseconds"
 
 
 def test_a_body_without_an_end_is_cut(receiver: Receiver) -> None:
