@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.process.settings import Settings
-from orchestrator.receipts.checkpoint import Checkpoint, sign
+from orchestrator.receipts.checkpoint import Checkpoint, SignedCheckpoint, sign
+from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.merkle import leaf_hash
 from orchestrator.storage.receipt_appending import forget_person, packed_leaves, split_hashes, unpacked_leaves
 from orchestrator.storage.receipt_checkpoints import Published
-from orchestrator.verification.receipts import AuditFinding, Tampering, audit_logs
+from orchestrator.verification.receipts import AuditFinding, LogAuditor, Tampering, audit_logs
 from schemas.ids import derived_ids
-from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors
+from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, mentors
 from tests.support.receipts import KEY, NO_VALUES, ORIGIN, append_and_sign, as_owner
 from tests.support.revoking import revoke
 
@@ -114,6 +115,115 @@ def test_each_tampering_is_found(deployment: Deployment, statements: list[str], 
     named = re.search(r":(activity_id|revoked_id)", statements[0])
     if named and kind not in (Tampering.ACTIVITY_ADDED, Tampering.AUDIT_ADDED):
         assert [each.activity_id for each in matching] == [getattr(deployment, named[1])]
+
+
+# Each value of a record, as somebody with the owner's rights changes it alone.
+OF_AN_ACTIVITY = {
+    "attributed_to": "'mentor-190'",
+    "registered_by": "'nobody'",
+    "activity_type": "'call'",
+    "activity_date": "activity_date - 1",
+    "duration_minutes": "90",
+    "batch_id": "gen_random_uuid()",
+    "item_id": "gen_random_uuid()",
+    "created_at": "created_at + interval '1 microsecond'",
+}
+OF_AN_AUDIT_ROW = {
+    "attributed_to": "'mentor-90'",
+    "registered_by": "'nobody'",
+    "activity_type": "'call'",
+    "activity_date": "activity_date - 1",
+    "duration_minutes": "90",
+    "batch_id": "gen_random_uuid()",
+    "item_id": "gen_random_uuid()",
+    "attempt": "2",
+    "at": "at + interval '1 microsecond'",
+    "action": "'revoked'",
+}
+
+
+def test_each_value_of_a_record_is_compared(deployment: Deployment) -> None:
+    cases = [
+        *(("registration.activity", *each, "activity_id", Tampering.ACTIVITY_CHANGED) for each in OF_AN_ACTIVITY.items()),
+        *(("registration.audit", *each, "activity_id", Tampering.AUDIT_CHANGED) for each in OF_AN_AUDIT_ROW.items()),
+        ("registration.activity", "revoked_by", "'nobody'", "revoked_id", Tampering.REVOCATION_TAKEN_BACK),
+        ("registration.activity", "revoked_at", "revoked_at + interval '1 microsecond'", "revoked_id", Tampering.REVOCATION_TAKEN_BACK),
+    ]  # fmt: skip
+    with as_owner(deployment.settings) as connection:
+        for table, column, changed, whose, kind in cases:
+            with connection.begin_nested() as savepoint:
+                place = {"id": getattr(deployment, whose)}
+                connection.execute(text(f"UPDATE {table} SET {column} = {changed} WHERE activity_id = :id"), place)
+                found = list(LogAuditor(connection, deployment.published).audit(ORGANIZATION))
+                assert (kind, place["id"]) in {(each.kind, each.activity_id) for each in found}, (table, column, found)
+                savepoint.rollback()
+
+
+def test_a_forgotten_person_is_one_person(deployment: Deployment) -> None:
+    """Nobody can tell whose hash it was, but all records with that hash name the same."""
+    with deployment.engine.begin() as connection:
+        forget_person(connection, ORGANIZATION, COORDINATOR)
+    assert deployment.found() == []
+    deployment.tamper("UPDATE registration.activity SET registered_by = 'nobody' WHERE activity_id = :activity_id")
+    assert [(each.kind, each.activity_id) for each in deployment.found()] == [
+        (Tampering.ACTIVITY_CHANGED, deployment.activity_id)
+    ]
+
+
+STRANGER = SigningKey(ORIGIN, b"\x06" * 32)
+CUT = (
+    f"DELETE FROM orchestrator.receipt_run WHERE first_index = {LAST}",
+    "DELETE FROM orchestrator.receipt_checkpoint WHERE size = 101",
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "kind", "detail"),
+    [
+        ((*CUT, "UPDATE orchestrator.receipt_log SET signed_size = 100"), Tampering.LOG_CUT_OFF, "it had 101"),
+        (
+            (f"DELETE FROM orchestrator.receipt_run WHERE first_index = {LAST}", "UPDATE orchestrator.receipt_log SET size = 100, signed_size = 100"),
+            Tampering.LOG_CUT_OFF,
+            "it had 101",
+        ),
+        (("INSERT INTO orchestrator.receipt_node SELECT organization_id, log, 8, 7, decode(repeat('ab', 32), 'hex') FROM orchestrator.receipt_log",), Tampering.HASH_CHANGED, "the hash 7 of level 8"),
+        (("UPDATE orchestrator.receipt_log SET origin = 'another'",), Tampering.CHECKPOINT_CHANGED, "not what was signed"),
+        (("UPDATE orchestrator.receipt_checkpoint SET size = 99 WHERE size = 100",), Tampering.CHECKPOINT_CHANGED, "not what was signed"),
+        (
+            (
+                "INSERT INTO registration.audit OVERRIDING SYSTEM VALUE SELECT 1 + (SELECT max(audit_id) FROM registration.audit), organization_id, action, gen_random_uuid(), registered_by, attributed_to, submitted_by, batch_id, channel, at, reason, activity_type, activity_date, duration_minutes, item_id, attempt FROM registration.audit WHERE activity_id = :activity_id",
+                "UPDATE orchestrator.receipt_cursor SET appended_through = appended_through + 1",
+            ),
+            Tampering.AUDIT_ADDED,
+            "in no leaf",
+        ),
+    ],
+)  # fmt: skip
+def test_each_trace_by_itself_gives_a_tampering_away(
+    deployment: Deployment, statements: tuple[str, ...], kind: Tampering, detail: str
+) -> None:
+    """Whoever tampers has removed the others, and those on the topic."""
+    deployment.published.clear()
+    deployment.tamper(*statements)
+    assert detail in "".join(each.detail for each in deployment.found() if each.kind is kind)
+
+
+def test_a_checkpoint_that_no_known_key_has_signed_is_none(deployment: Deployment) -> None:
+    [note] = [each.note for each in deployment.published if each.size == 100]
+    signed = SignedCheckpoint.parse(note).checkpoint
+    with as_owner(deployment.settings) as connection:
+        connection.execute(
+            text("UPDATE orchestrator.receipt_checkpoint SET note = :note WHERE size = 100"), {"note": sign(signed, STRANGER)}
+        )
+    assert deployment.kinds() == {Tampering.CHECKPOINT_CHANGED}
+
+
+def test_the_checkpoints_of_other_logs_are_compared_with_those(deployment: Deployment) -> None:
+    foreign = [Published("another", 1, 100, b"x" * 32, "a note"), Published(ORGANIZATION, 2, 100, b"x" * 32, "a note")]
+    deployment.published += foreign
+    assert {(each.kind, each.organization_id, each.log) for each in deployment.found()} == {
+        (Tampering.LOG_REMOVED, each.organization_id, each.log) for each in foreign
+    }
 
 
 def rewrite(deployment: Deployment, change: Callable[[list[bytes], list[bytes], list[int]], None]) -> None:
