@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ _TRY_TURN = _SQL["try_turn"].text()
 _TURN = _SQL["turn"].text()
 _POSITION = _SQL["position"].text()
 _WRITERS = _SQL["writers"].text()
-_ROWS = _SQL["rows"].text()
+_ROWS = _SQL["rows"].prepared()
 _LOST_ROWS = _SQL["lost_rows"].text()
 _LOGS = _SQL["logs"].text()
 _BEGIN_LOG = _SQL["begin_log"].text()
@@ -181,22 +182,27 @@ def leaf_of(row: AuditRow, mentor: str, by: str, *, before_log: int) -> bytes:
 
     The same bytes as from `orchestrator.receipts.leaf`, at a tenth of its cost: the order of the fields is fixed, and only two need quoting.
     """
-    at = row.at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
     attempt = "" if row.attempt is None else f'"attempt":{row.attempt},'
     is_older = '"before_log":true,' if row.audit_id <= before_log else ""
     change = "registered" if row.action == "registered" else "revoked"
     return (
         f'{{"activity_date":"{row.activity_date.isoformat()}","activity_id":"{row.activity_id}","activity_type":{_quoted(row.activity_type)},'
-        f'"at":"{at}Z",{attempt}"batch_id":"{row.batch_id}",{is_older}"by":"{by}","change":"{change}",'
+        f'"at":"{_utc(row.at)}",{attempt}"batch_id":"{row.batch_id}",{is_older}"by":"{by}","change":"{change}",'
         f'"duration_minutes":{row.duration_minutes},"item_id":"{row.item_id}","mentor":"{mentor}",'
         f'"organization_id":{_quoted(row.organization_id)}}}'
     ).encode()
 
 
+# Items that are decided together have one time, and follow each other in the audit.
+@lru_cache(maxsize=8)
+def _utc(at: datetime) -> str:
+    return f"{at.astimezone(UTC).isoformat(timespec='microseconds').removesuffix('+00:00')}Z"
+
+
 def read_rows(connection: Connection, after: int, through: int, organization_id: str | None, max_rows: int) -> list[AuditRow]:
     """Audit rows with ids above `after`, up to `through`, in the order of their ids, of one organization or of all; without lost ones."""
     parameters = {"after": after, "through": through, "organization_id": organization_id, "rows": max_rows}
-    return [AuditRow._make(row) for row in connection.execute(_ROWS, parameters)]
+    return [AuditRow._make(row) for row in _ROWS.rows(connection, parameters)]
 
 
 def lost_rows(connection: Connection, after: int, through: int, organization_id: str | None = None) -> Sequence[LostRow]:
