@@ -132,6 +132,25 @@ def test_the_settings_of_the_pods_are_the_products(manifests: Sequence[Manifest]
 
 
 @needs_helm
+def test_every_pod_goes_where_the_values_say(tmp_path: Path) -> None:
+    """Also the migration: where each node has a taint, it would wait for ever, and the installation with it."""
+    where = {"nodeSelector": {"pool": "bulkreg"}, "tolerations": [{"key": "pool", "operator": "Exists"}]}
+    (tmp_path / "where.yaml").write_text(yaml.safe_dump(where))
+    values = ("--values", str(EXAMPLES / "values.yaml"), "--values", str(tmp_path / "where.yaml"))
+    rendered = yaml.safe_load_all(helm("template", "bulkreg", str(CHART), *KUBERNETES, *values).stdout)
+    found = list(pods([manifest for manifest in rendered if manifest is not None]))
+    assert len(found) == len(ROLES) + 2
+    for name, pod in found:
+        assert {key: pod.get(key) for key in where} == where, name
+
+
+def test_no_secret_is_a_plain_value_of_the_chart() -> None:
+    secrets = {f"BULKREG_{name.upper()}" for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert secrets == set(schema["properties"]["settings"]["propertyNames"]["not"]["enum"])
+
+
+@needs_helm
 def test_a_migration_has_a_new_name_with_each_revision() -> None:
     """A Job can't be changed: with one name, the second upgrade would fail."""
     arguments = ("template", "bulkreg", str(CHART), *KUBERNETES, "--values", str(EXAMPLES / "values.yaml"))
@@ -188,6 +207,9 @@ def test_the_scalers_watch_the_products_groups_and_topics() -> None:
         assert [trigger["consumerGroup"] for trigger in triggers] == [f"{prefix}.{role}"] * len(topics)
         assert [trigger["topic"] for trigger in triggers] == [topic.on_cluster(prefix) for topic in topics]
         assert scaled[role]["minReplicaCount"] >= 2
+        if role != "splitter":
+            largest = Settings().max_items
+            assert all(int(trigger["lagThreshold"]) >= largest for trigger in triggers), "one batch must not add a pod"
     assert set(scaled) <= set(ROLES)
 
 
