@@ -217,7 +217,7 @@ def test_an_index_is_built_while_others_write(pipeline: Pipeline, settings: Sett
 NEXT = """
 from alembic import op
 
-revision = "next"
+revision = "{revision}"
 down_revision = "{newest}"
 branch_labels = None
 depends_on = None
@@ -231,7 +231,7 @@ def upgrade():
 @pytest.fixture
 def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version of the product whose migration adds a column to every table."""
-    (tmp_path / "next.py").write_text(NEXT.format(newest=REVISIONS[-1], sql=EXPAND_EVERY_TABLE))
+    (tmp_path / "next.py").write_text(NEXT.format(revision="next", newest=REVISIONS[-1], sql=EXPAND_EVERY_TABLE))
     own = migrate._config
 
     def config() -> Config:
@@ -241,6 +241,28 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return config
 
     monkeypatch.setattr(migrate, "_config", config)
+
+
+@pytest.mark.usefixtures("next_version")
+def test_a_migration_that_fails_changes_nothing(pipeline: Pipeline, settings: Settings, tmp_path: Path) -> None:
+    """The version that runs goes on, and the upgrade is repeated when its mistake is mended."""
+    mistake = "ALTER TABLE orchestrator.batch ADD COLUMN more text DEFAULT no_such_function()"
+    (tmp_path / "mistaken.py").write_text(NEXT.format(revision="mistaken", newest="next", sql=mistake))
+    owner = create_engine(settings.owner_url)
+    with owner.connect() as connection:
+        before = catalog(connection)
+    with pytest.raises(DBAPIError, match="no_such_function"):
+        migrate.upgrade(settings)
+    with owner.connect() as connection:
+        assert catalog(connection) == before
+    batch_id = pipeline.submit(mentors(3))
+    pipeline.drain()
+    assert pipeline.status(batch_id).batch.status == "completed"
+    (tmp_path / "mistaken.py").unlink()
+    assert migrate.upgrade(settings) == "next"
+    with owner.connect() as connection:
+        assert "orchestrator.batch.of_the_next_version" in catalog(connection).columns
+    owner.dispose()
 
 
 _UPGRADE_WAITS = text("""
