@@ -368,9 +368,8 @@ def retry(call: Call) -> Reply:
         only_retryable=request.only_retryable,
         corrections=[CorrectedItem(corrected.item_id, corrected.correction()) for corrected in request.corrections or ()],
     )
-    given = call.idempotency(
-        "retry", batch_id, wanted.item_ids, wanted.only_retryable, [(c.item_id, c.correction) for c in wanted.corrections]
-    )
+    corrections = [(corrected.item_id, corrected.correction) for corrected in wanted.corrections]
+    given = call.idempotency("retry", batch_id, wanted.item_ids, wanted.only_retryable, corrections)
     idempotency = given or key_of_our_own()
     retried = call.service.database.change(
         actor.organization_id,
@@ -380,7 +379,7 @@ def retry(call: Call) -> Reply:
     headers = {
         "Location": f"{API_PATH}/{batch_id}",
         **(LOOK_AGAIN if retried.retried else {}),
-        **replayed(retried.replayed and given is not None),
+        **replayed(retried.replayed),
     }
     body = {**presentation.batch(retried.batch), "retried": retried.retried}
     return Reply(202 if retried.retried else 200, body, headers)

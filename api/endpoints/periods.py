@@ -30,8 +30,7 @@ def change(call: Call) -> Reply:
     """`PUT /organization/closed-period`: closes or reopens the period."""
     actor, body = call.actor(), read(PeriodClosing, call.json())
     request = PeriodRequest(body.closed_through, body.reason)
-    given = call.idempotency("period", request.closed_through, request.reason)
-    idempotency = given or key_of_our_own()
+    idempotency = call.idempotency("period", request.closed_through, request.reason) or key_of_our_own()
     saved = call.service.database.change_periods(
         actor.organization_id,
         lambda repository, store: periods.change_period(
@@ -39,7 +38,7 @@ def change(call: Call) -> Reply:
         ),
     )
     call.service.wake_relays()
-    headers = {"ETag": version_etag(saved.period.version), **replayed(saved.replayed and given is not None)}
+    headers = {"ETag": version_etag(saved.period.version), **replayed(saved.replayed)}
     return Reply(200, _shown(saved.period), headers)
 
 

@@ -24,8 +24,7 @@ def revoke_batch(call: Call) -> Reply:
             lambda repository, records: revoke.foresee_revocation(repository, records, actor, batch_id, request, policy),
         )
         return Reply(200, presentation.revoked(foreseen))
-    given = call.idempotency("revoke", batch_id, request.reason, request.item_ids)
-    idempotency = given or key_of_our_own()
+    idempotency = call.idempotency("revoke", batch_id, request.reason, request.item_ids) or key_of_our_own()
 
     def work(repository: ActivityRepository, records: ActivityRecords) -> Revoked:
         return revoke.revoke_batch(
@@ -34,22 +33,21 @@ def revoke_batch(call: Call) -> Reply:
 
     result = call.service.database.change_records(actor.organization_id, work)
     call.service.wake_relays()
-    return Reply(200, presentation.revoked(result), replayed(result.replayed and given is not None))
+    return Reply(200, presentation.revoked(result), replayed(result.replayed))
 
 
 def revoke_activity(call: Call) -> Reply:
     """`POST /activities/{activity_id}/revoke`: 200 with the activity, which is revoked now."""
     activity_id, actor, policy = call.activity_id(), call.actor(), _policy(call)
     reason = read(ActivityRevocation, call.json()).reason
-    given = call.idempotency("revoke activity", activity_id, reason)
-    idempotency = given or key_of_our_own()
+    idempotency = call.idempotency("revoke activity", activity_id, reason) or key_of_our_own()
 
     def work(repository: ActivityRepository, records: ActivityRecords) -> RevokedActivity:
         return revoke.revoke_activity(repository, records, actor, activity_id, reason, policy, idempotency=idempotency)
 
     result = call.service.database.change_records(actor.organization_id, work)
     call.service.wake_relays()
-    return Reply(200, presentation.revoked_activity(result), replayed(result.replayed and given is not None))
+    return Reply(200, presentation.revoked_activity(result), replayed(result.replayed))
 
 
 def _policy(call: Call) -> RevocationPolicy:

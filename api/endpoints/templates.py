@@ -43,8 +43,7 @@ def create(call: Call) -> Reply:
     """`POST /templates`: 201 and the template."""
     actor, request = call.actor(), read_template(NewTemplate, call.json(), max_items=call.service.settings.max_items)
     new = _new(actor, request)
-    given = call.idempotency("template", new.coordinator_id, new.values)
-    idempotency = given or key_of_our_own()
+    idempotency = call.idempotency("template", new.coordinator_id, new.values) or key_of_our_own()
     saved = call.service.database.change_templates(
         actor.organization_id,
         lambda repository, store: templates.create_template(repository, store, actor, new, idempotency),
@@ -52,7 +51,7 @@ def create(call: Call) -> Reply:
     headers = {
         "Location": f"{API_ROOT}/templates/{saved.template.template_id}",
         "ETag": version_etag(saved.template.version),
-        **replayed(saved.replayed and given is not None),
+        **replayed(saved.replayed),
     }
     return Reply(201, _shown(saved.template), headers)
 

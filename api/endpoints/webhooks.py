@@ -42,13 +42,12 @@ def create(call: Call) -> Reply:
     sealer = _sealer(call)
     events = tuple(dict.fromkeys(request.events))
     new = NewWebhook(new_batch_id(), request.url, events, sealer.seal(new_secret()))
-    given = call.idempotency("webhook", request.url, sorted(events))
-    idempotency = given or key_of_our_own()
+    idempotency = call.idempotency("webhook", request.url, sorted(events)) or key_of_our_own()
     saved = call.service.database.change_webhooks(
         actor.organization_id,
         lambda repository, store: operations.create_webhook(repository, store, actor, new, idempotency),
     )
-    headers = {"Location": f"{WEBHOOKS_PATH}/{saved.webhook.webhook_id}", **replayed(saved.replayed and given is not None)}
+    headers = {"Location": f"{WEBHOOKS_PATH}/{saved.webhook.webhook_id}", **replayed(saved.replayed)}
     return Reply(201, _with_secret(saved.webhook, sealer), headers)
 
 
@@ -74,13 +73,12 @@ def delete(call: Call) -> Reply:
 def rotate_secret(call: Call) -> Reply:
     """`POST /webhooks/{webhook_id}/rotate-secret`: 200 and the webhook, with its new secret."""
     webhook_id, actor, sealer = call.webhook_id(), call.actor(), _sealer(call)
-    given, secret = call.idempotency("rotate secret", webhook_id), sealer.seal(new_secret())
-    idempotency = given or key_of_our_own()
+    idempotency, secret = call.idempotency("rotate secret", webhook_id) or key_of_our_own(), sealer.seal(new_secret())
     saved = call.service.database.change_webhooks(
         actor.organization_id,
         lambda repository, store: operations.rotate_secret(repository, store, actor, webhook_id, secret, idempotency),
     )
-    return Reply(200, _with_secret(saved.webhook, sealer), replayed(saved.replayed and given is not None))
+    return Reply(200, _with_secret(saved.webhook, sealer), replayed(saved.replayed))
 
 
 def enable(call: Call) -> Reply:
