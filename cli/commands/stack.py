@@ -22,6 +22,7 @@ from cli.terminal.streams import refusal
 from compose.embedded.home import Home, HomeError, HomeInUseError
 from compose.embedded.product import Product, StartError
 from compose.embedded.stack_file import StackFile
+from orchestrator.process.ports import LAST_PORT
 
 DOWN_TIMEOUT_S = 90.0  # more than all the supervisor's own timeouts together
 POLL_S = 0.05
@@ -38,7 +39,7 @@ def register(app: typer.Typer, product: Product) -> None:
         output: Output,
         home: HomeOption = DEFAULT_HOME,
         port: Annotated[
-            int | None, typer.Option(help="Port of the API. Default: the last one, 8080 or a free one.", min=1, max=65535)
+            int | None, typer.Option(help="Port of the API. Default: the last one, 8080 or a free one.", min=1, max=LAST_PORT)
         ] = None,
         detach: Annotated[
             bool, typer.Option("--detach", help="Return when it is ready, and keep it running in the background.")
@@ -139,9 +140,11 @@ def _detached(home: Home) -> None:
         log.seek(said_before)
         failure = BadInputError if supervisor.returncode == ExitCode.BAD_INPUT else UnreachableError
         said = log.read().decode(errors="replace").strip()
-        raise failure(
-            said or f"It ended with exit code {supervisor.returncode}, and could not write why to {home.logs / 'up.log'}."
+        unwritten = (
+            f"The product ended with exit code {supervisor.returncode}, and the reason could not be written to {home.logs / 'up.log'}."
+            " Check that the disk is not full."
         )
+        raise failure(said or unwritten)
 
 
 def _running(path: Path) -> StackFile:

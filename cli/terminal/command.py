@@ -20,7 +20,7 @@ from cli.terminal.streams import NobodyReadsError
 from orchestrator.files.mistakes import BadFileError
 
 # What a write to an open file fails with. Such an error does not name the file.
-_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 class Audience(StrEnum):
@@ -100,7 +100,7 @@ def _run(function: Callable[..., Any], arguments: dict[str, Any]) -> int | None:
         # The machine's trouble with a file (a full disk, a missing right). Any other OSError is a bug of ours.
         if error.filename is not None and error.strerror is not None:
             raise UnreachableError(f"{printable(os.fsdecode(error.filename))}: {error.strerror}") from error
-        if error.errno in _OF_THE_DISK:
+        if error.errno in _DISK_ERRORS:
             raise UnreachableError(f"A file can't be written: {error.strerror}.") from error
         raise
     return exit_code

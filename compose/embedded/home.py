@@ -17,6 +17,7 @@ from typing import IO
 import orjson
 
 from compose.embedded.product import StartError
+from orchestrator.process.ports import LAST_PORT
 
 LOOPBACK_ADDRESS = "127.0.0.1"
 
@@ -24,7 +25,6 @@ LOOPBACK_ADDRESS = "127.0.0.1"
 # a component's port while it restarts. Above what well-known servers use.
 PORTS = range(15_000, 32_000)
 PORT_TRIES = 200
-LAST_PORT = 65_535
 
 CLAIM_TIMEOUT_S = 0.5  # a process that only checks who holds the home holds it for a moment
 

@@ -18,8 +18,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 from sqlalchemy.exc import ArgumentError
 
-from orchestrator.process.database_urls import check_places, database_url
+from orchestrator.process.database_urls import check_addresses, database_url
 from orchestrator.process.outgoing import check_address
+from orchestrator.process.ports import LAST_PORT
 from schemas.events import MAX_BATCH_BYTES
 from schemas.strict_json import MAX_JSON_DEPTH
 
@@ -301,11 +302,11 @@ class Settings(BaseSettings):
 
     # --- HTTP ---------------------------------------------------------------------------------------------------------
     api_host: str = "127.0.0.1"
-    api_port: int = Field(default=8080, ge=0, le=65535)
+    api_port: int = Field(default=8080, ge=0, le=LAST_PORT)
     health_port: int | None = Field(
         default=None,
         ge=0,
-        le=65535,
+        le=LAST_PORT,
         description="Port on API_HOST where a process without the API serves /healthz, /readyz and /metrics. Unset: not served.",
     )
     max_items: int = Field(
@@ -430,10 +431,10 @@ class Settings(BaseSettings):
     def _is_a_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             try:
-                check_places(database_url(value.get_secret_value()))
+                check_addresses(database_url(value.get_secret_value()))
             except (ArgumentError, ValueError):
                 raise ValueError(
-                    "must be a URL like postgresql://user:password@host:5432/database, with ports from 1 to 65535; in a password, each"
+                    f"must be a URL like postgresql://user:password@host:5432/database, with ports from 1 to {LAST_PORT}; in a password, each"
                     " character that is no letter and no digit must be percent-encoded"
                 ) from None
         return value

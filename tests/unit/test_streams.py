@@ -215,7 +215,7 @@ SERVERS = {"BULKREG_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "BULKREG_DATABASE_U
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [([], b"A file can't be written: "), (["--detach"], b"ended with exit code 3, and could not write why to ")],
+    [([], b"A file can't be written: "), (["--detach"], b"ended with exit code 3, and the reason could not be written to ")],
 )
 def test_a_stack_on_a_full_disk_says_so(options: list[str], said: bytes, tmp_path: Path) -> None:
     ran = bulkreg(FULL_DISK, "up", "--home", str(tmp_path / "home"), *options, **SERVERS)
