@@ -102,7 +102,7 @@ _TABLE_ENDINGS = frozenset(
 # Endings that a program or a person adds to the name of a table: `list.csv.txt`.
 _ADDED_ENDINGS = frozenset({".txt", ".bak", ".old", ".orig", ".tmp", ".copy", ".kopi"})
 
-# Endings of archives, programs, pages and submissions. They may contain the titles of a table, and are none.
+# Endings of archives, programs, pages and submissions. Such a file may begin with the titles of a table, but is no table.
 _OTHER_ENDINGS = frozenset({".zip", ".7z", ".gz", ".json", ".ndjson", ".sql", ".py", ".sh", ".md"})
 
 # A header is the first line of a table, or follows a line such as `sep=;` or a title.

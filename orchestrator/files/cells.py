@@ -18,9 +18,10 @@ Cell = str | int | float | date | time | timedelta
 """A cell as it was read: always text in CSV, in a workbook the type that the spreadsheet program stored. A blank cell is the empty text."""
 
 _ISO_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
-# Programs that store dates with a time export midnight as well.
-_MIDNIGHT = re.compile(r"[ T]0?0[:.]00(?:[:.]00(?:[.,]0+)?)?$")
 _DOTTED_DATE = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
+
+MIDNIGHT = re.compile(r"[ T]0?0[:.]00(?:[:.]00(?:[.,]0+)?)?$")
+"""Midnight behind a date. Programs that store dates with a time export it as well."""
 
 HOUR_WORD = r"(?:h|hrs?|hours?|t|tim(?:e|er|ar)?)\.?"
 """A unit of hours, in English, Bokmål and Nynorsk, as a regular expression."""
@@ -28,14 +29,17 @@ HOUR_WORD = r"(?:h|hrs?|hours?|t|tim(?:e|er|ar)?)\.?"
 MINUTE_WORD = r"min(?:s|utes?|utt(?:er)?)?\.?"
 """A unit of minutes, likewise."""
 
+MINUTE_WORD_AFTER_HOURS = rf"(?:m|{MINUTE_WORD})"
+"""A unit of minutes after hours. Only there `m` is one."""
+
 _MINUTES = re.compile(rf"(\d+)\s*(?:{MINUTE_WORD})?", re.ASCII | re.IGNORECASE)
 # Programs that show durations add the seconds.
 _CLOCK = re.compile(r"(\d{1,4}):([0-5]\d)(?::00)?", re.ASCII)
 _HOURS = re.compile(rf"(\d+(?:[.,]\d+)?)\s*{HOUR_WORD}", re.ASCII | re.IGNORECASE)
 _HOURS_AND_MINUTES = re.compile(
-    rf"(\d+)\s*{HOUR_WORD}\s*(?:(?:og|and|,)\s*)?([0-5]?\d)\s*(?:m|{MINUTE_WORD})", re.ASCII | re.IGNORECASE
+    rf"(\d+)\s*{HOUR_WORD}\s*(?:(?:og|and|,)\s*)?([0-5]?\d)\s*{MINUTE_WORD_AFTER_HOURS}", re.ASCII | re.IGNORECASE
 )
-# Quarters of an hour have other decimals, and 1.30 hours are 78 minutes.
+# Hours that may be meant as hours and minutes: `1.30 t`, which is 78 minutes. A quarter of an hour has other decimals.
 _CLOCK_WITH_POINT = re.compile(rf"\d+[.,](?!00|25|50)[0-5][05]\s*{HOUR_WORD}", re.ASCII | re.IGNORECASE)
 
 # A longer number is too large for a duration in any unit; and parsing thousands of digits takes long.
@@ -49,8 +53,7 @@ _ERROR_TEXT = re.compile(
 )
 # What a spreadsheet program writes for a long number. Other digits of it are lost.
 _SHORTENED = re.compile(r"[1-9](?:[.,][0-9]{1,14})?E\+[0-9]{2,3}")
-# What a program writes for an id that it has taken for a number with decimals, or for a date.
-_WITH_DECIMALS = re.compile(r"[0-9]+[.,]0")
+# What a program writes for an id that it has taken for a date.
 _WITH_MIDNIGHT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T]00:00:00")
 # A text between apostrophes, or digits that an apostrophe marks as a text. `'t-hooft` is a name.
 _MARKED_TEXT = re.compile(r"'(?:[0-9].*|.*'|)|\".+\"", re.DOTALL)
@@ -58,8 +61,11 @@ _MARKED_TEXT = re.compile(r"'(?:[0-9].*|.*'|)|\".+\"", re.DOTALL)
 _NO_VALUE = frozenset({"NULL", "[NULL]", "(null)", "<null>", "\\N", "NaN", "<NA>", "NaT"})
 _TOO_NARROW = re.compile("#{3,}")
 
+WITH_DECIMALS = re.compile(r"[0-9]+[.,]0")
+"""What a program writes for an id that it has taken for a number with decimals."""
+
 # The end of each message about an id or a name that can also be meant.
-_IF_MEANT = ', or ="…" in a CSV file if it is meant'
+_IF_MEANT = '; if it is meant, write ="…" in a CSV file'
 
 
 class Number(float):
@@ -207,7 +213,7 @@ def identifier(cell: Cell) -> str:
     if _MARKED_TEXT.fullmatch(value):
         raise BadCellError(f"has quotes that a program has added, or that mark a text; write the id without them{_IF_MEANT}")
     _refuse_no_value(value, "write the id itself")
-    if _WITH_DECIMALS.fullmatch(value):
+    if WITH_DECIMALS.fullmatch(value):
         raise DecimalIdError(value)
     if _WITH_MIDNIGHT.fullmatch(value):
         raise BadCellError(f"is an id that a program has changed into a date; write the id itself{_IF_MEANT}")
@@ -308,7 +314,7 @@ def calendar_date(cell: Cell) -> date:
             "has slashes, which some read as day/month and others as month/day; write 2026-03-25 or 25.03.2026 instead",
             "slashes",
         )
-    value = _MIDNIGHT.sub("", value)
+    value = MIDNIGHT.sub("", value)
     if match := _ISO_DATE.fullmatch(value):
         year, month, day = match.groups()
     elif match := _DOTTED_DATE.fullmatch(value):

@@ -12,7 +12,7 @@ from orchestrator.files.encodings import UTF8_LETTER
 
 DELIMITERS = (",", ";", "\t")
 MOST_ROWS_ABOVE = 5
-"""The most rows, such as a title, that may stand above the header. Each has one cell that is not blank."""
+"""The most rows, such as a title, that may stand above the header. Each has one or two cells that are not blank."""
 
 _NOTHING = " ,;\t\r\n"
 

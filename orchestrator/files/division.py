@@ -1,10 +1,10 @@
-"""Finds signs that a text with delimiters was divided into cells at the wrong places: at a decimal comma, or with a quote that is missing."""
+"""Finds signs that a text with delimiters was divided into cells at the wrong places: at a comma within a duration, or with a missing quote."""
 
 import re
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from orchestrator.files.cells import HOUR_WORD, MINUTE_WORD
+from orchestrator.files.cells import HOUR_WORD, MINUTE_WORD_AFTER_HOURS
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -18,7 +18,7 @@ _HOURS_OR_MINUTES = re.compile(r"1[0-9]|2[0-4]")
 _FRACTION = re.compile(rf"[0-9]{{1,2}}\s*{HOUR_WORD}", re.IGNORECASE)
 # `1 t, 30 min` becomes `1 t` and `30 min`.
 _WHOLE_HOURS = re.compile(rf"[0-9]+\s*{HOUR_WORD}", re.IGNORECASE)
-_MINUTES = re.compile(rf"[0-5]?[0-9]\s*(?:m|{MINUTE_WORD})", re.IGNORECASE)
+_MINUTES = re.compile(rf"[0-5]?[0-9]\s*{MINUTE_WORD_AFTER_HOURS}", re.IGNORECASE)
 
 
 class Split(Enum):
@@ -30,7 +30,7 @@ class Split(Enum):
     BEFORE_MINUTES = "before minutes"
 
 
-def split_number(neighbours: Sequence[str]) -> Split:
+def split_duration(neighbours: Sequence[str]) -> Split:
     """Whether these two cells, between commas, were one duration."""
     if len(neighbours) < 2:
         return Split.NO

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import permutations
 
 from orchestrator.files import number_formats
-from orchestrator.files.cells import BrokenCell, Cell, Number, ShownText, shown
+from orchestrator.files.cells import MIDNIGHT, BrokenCell, Cell, Number, ShownText, shown
 from orchestrator.files.formulas import is_plain_text, neutral, original
 from orchestrator.files.workbooks import MAX_TYPED_NUMBER
 from schemas.spelling import canonical
@@ -30,7 +30,6 @@ _KEPT_DIGITS = 15
 
 _DATE_PARTS = re.compile(r"[^\W\d_]+|\d+")
 _DATE = re.compile(r"(?:[^\W\d_]+|\d+)(?:(?:[-./ ]|\. |, )?(?:[^\W\d_]+|\d+)){1,2}")
-_MIDNIGHT = re.compile(r"[ T]0{1,2}[:.]00(?:[:.]00(?:[.,]0+)?)?$")
 _CLOCK = re.compile(r"(\d{1,4})[:.](\d\d)(?:[:.](\d\d)(?:[.,]0+)?)?", re.ASCII)
 _WHOLE_DURATION = re.compile(r"(\d+)(?:[.,]0+)?(?:\s*min\.?)?", re.ASCII | re.IGNORECASE)
 _MONTHS: Sequence[str] = (
@@ -153,7 +152,7 @@ def _texts(cell: Cell) -> Iterator[str]:
 
 
 def _date_texts(cell: Cell) -> list[str]:
-    return [_MIDNIGHT.sub("", text) for text in map(_folded, _texts(cell)) if len(text) <= _MAX_CHARACTERS]
+    return [MIDNIGHT.sub("", text) for text in map(_folded, _texts(cell)) if len(text) <= _MAX_CHARACTERS]
 
 
 def _folded(text: str) -> str:
@@ -239,7 +238,7 @@ class _Parts:
 def _is_same_moment(cell: Cell, texts: set[str], exported: str) -> bool:
     if (clock := _CLOCK.fullmatch(exported)) and _clock_seconds(clock) in _seconds_of(cell, texts):
         return True
-    meant = _date_parts(_MIDNIGHT.sub("", exported))
+    meant = _date_parts(MIDNIGHT.sub("", exported))
     if not meant:
         return False
     if isinstance(cell, date):
@@ -249,7 +248,7 @@ def _is_same_moment(cell: Cell, texts: set[str], exported: str) -> bool:
         found = set() if serial is None else {_Parts(serial.day, serial.month, serial.year)}
     else:
         # A text of the same shape as the exported one was typed, not converted.
-        found = {each for text in texts if _shape(text) != _shape(exported) for each in _date_parts(_MIDNIGHT.sub("", text))}
+        found = {each for text in texts if _shape(text) != _shape(exported) for each in _date_parts(MIDNIGHT.sub("", text))}
         found |= {_Parts(each.day, each.month, each.year) for text in texts for each in _of_written_serials(text)}
     return any(one.fits(other) for one in meant for other in found)
 

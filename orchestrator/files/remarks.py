@@ -1,4 +1,4 @@
-"""Remarks on a file: what was not read, and what was read although a program may have changed it. Nothing of it is wrong for certain."""
+"""Remarks on a file: what was not read, and what was read and should be checked. It may all be right."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -67,13 +67,13 @@ def first_of(names: Sequence[object]) -> list[str]:
 class Doubts:
     """The rows that a program may have changed, although nothing proves it. They are read, with a remark.
 
-    Rows with `short` durations are remarked on only if no row has a `long` one: then they may be hours. Both are only numbers: `90 min` proves
-    nothing about the 2 in another row. `decimal_ids` are the ids that end with `.0`, by column. They give no remark: the whole column shows
-    whether they are mistakes.
+    `short` and `long` are the rows with durations without a unit. Short ones give a remark only if no row has a long one: they may be hours.
+    A duration with a unit, such as `90 min`, says nothing about the others. `decimal_ids` are the mistakes of ids that end with `.0`, by
+    column. They give no remark, because the whole column shows whether they are mistakes.
     """
 
     whole_rows: list[int] = field(default_factory=list)
-    split_numbers: list[int] = field(default_factory=list)
+    split_durations: list[int] = field(default_factory=list)
     short: list[int] = field(default_factory=list)
     long: list[int] = field(default_factory=list)
     clocks: list[int] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Doubts:
             ),
             (
                 RemarkCode.POSSIBLE_HOURS,
-                self.split_numbers,
+                self.split_durations,
                 "a duration before hours was read as minutes; if a decimal comma has split it, put it in quotes",
             ),
             (

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.files import delimited
 from orchestrator.files.cells import (
+    WITH_DECIMALS,
     BadCellError,
     BrokenCell,
     Cell,
@@ -23,7 +24,7 @@ from orchestrator.files.cells import (
     shown,
 )
 from orchestrator.files.delimited import UnreadableFileError
-from orchestrator.files.division import Split, holds_rows, split_number
+from orchestrator.files.division import Split, holds_rows, split_duration
 from orchestrator.files.encodings import misread_part, unusual_letters
 from orchestrator.files.formulas import text_of_formula
 from orchestrator.files.mistakes import BadFileError, FileMistake
@@ -36,9 +37,8 @@ _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 # No column has a longer name, and the beginning of a value is enough to find a mistake.
 _MAX_SHOWN_CHARACTERS = 200
 
-# An id that no program has made from a whole number, and its whole part. A program that writes `482.0` also writes a mistyped `48.25` as it is.
+# An id with other decimals than `.0`, and its whole part. No program has made it from a whole number.
 _OTHER_DECIMALS = re.compile(r"([0-9]+)[.,](?:[1-9]|[0-9]{2,})")
-_DECIMAL_ID = re.compile(r"[0-9]+[.,]0")
 
 # Hardly any activity takes as few minutes.
 _LONGEST_SHORT_MINUTES = 9
@@ -52,10 +52,12 @@ _MOST_MISTAKES = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column to read. `parse` takes a cell, and raises BadCellError. The values of a column that `is_private` are never shown. `code` is that
-    of a mistake which has none of its own. A column that `is_duration` may have hours with a decimal comma. The letters of
-    one that `is_compared` with an exported value are not doubted, because they may be the exported ones. Below a title, one column that
-    `is_enough` makes a header, else two."""
+    """A column to read. `parse` takes a cell, and raises BadCellError. `code` is that of a mistake which has none of its own.
+
+    The values of a column that `is_private` are never shown. In one that `is_duration`, hours may have a decimal comma. In one that
+    `is_compared` with exported values, doubtful letters give no remark, because they may be the exported ones. Below a title, a row with one
+    column that `is_enough` is the header; else a header needs two columns.
+    """
 
     name: str
     parse: Callable[[Cell], Any]
@@ -403,7 +405,7 @@ def _record(
         cell = row.cells[position] if position < len(row.cells) else ""
         try:
             if column.is_duration and delimiter == ",":
-                _refuse_split_number(row, position, doubts)
+                _refuse_split_duration(row, position, doubts)
             if column.is_duration and may_be_clock(cell):
                 doubts.clocks.append(row.number)
             values[column.name] = column.parse(cell)
@@ -429,7 +431,7 @@ def _changed_ids(records: Sequence[TableRow], doubts: Doubts) -> Iterator[FileMi
     for column, mistakes in doubts.decimal_ids.items():
         ids = [value for record in records if isinstance(value := record.values.get(column), str)]
         others = {match[1] for value in ids if (match := _OTHER_DECIMALS.fullmatch(value))}
-        if not any(_DECIMAL_ID.fullmatch(value) and value[:-2] in others for value in ids):
+        if not any(WITH_DECIMALS.fullmatch(value) and value[:-2] in others for value in ids):
             yield from mistakes
 
 
@@ -440,17 +442,17 @@ def _doubt_notes(row: _Row, notes: str, column: Column, delimiter: str | None, d
         doubts.misread.append(row.number)
 
 
-def _refuse_split_number(row: _Row, position: int, doubts: Doubts) -> None:
+def _refuse_split_duration(row: _Row, position: int, doubts: Doubts) -> None:
     """Raises BadCellError if the duration at this position was split at a comma. Adds the row to the doubts if it may have been."""
     neighbours = [*map(str, row.cells[position : position + 2])]
-    match split_number(neighbours):
+    match split_duration(neighbours):
         case Split.YES:
             minutes = int(neighbours[0])
             raise BadCellError(f"was split at its decimal comma; put it in quotes; if these are minutes, write {minutes} min")
         case Split.BEFORE_MINUTES:
             raise BadCellError("was split at its comma; put it in quotes, or write it in minutes")
         case Split.POSSIBLY:
-            doubts.split_numbers.append(row.number)
+            doubts.split_durations.append(row.number)
         case Split.NO:
             pass
 

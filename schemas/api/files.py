@@ -35,7 +35,7 @@ class FileMistakeResponse(Response):
 
 
 class FileRemarkResponse(Response):
-    """Something that was not read, or was read although a program may have changed it."""
+    """Something that was not read, or that was read and should be checked. It may all be right."""
 
     code: str
     detail: Annotated[str, Field(description="A sentence for people.")]
