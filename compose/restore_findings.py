@@ -56,10 +56,10 @@ def restore_findings(settings: Settings, connection: Connection, groups: Groups)
 
 
 def _undecided(batches: Sequence[UUID]) -> Finding:
-    """Renewed groups would perhaps register what its sender knows as refused. So the fix does not renew them."""
+    """The fix renews no groups, because a renewed group might register a batch although its sender was told that it is refused."""
     detail = (
         f"{len(batches):,} batches that the splitter has passed may be forgotten: the database does not know them, and the rejections under"
-        f" their ids do not tell whether they were refused, the first is {batches[0]}"
+        f" their ids do not tell whether they were refused; the first is {batches[0]}"
     )
     fix = (
         f"run: bulkreg replay --batch {batches[0]}; if it says that the batch is not covered, ask the sender: a batch that was accepted has to"

@@ -11,7 +11,8 @@ from orchestrator.process.outgoing import without_credentials
 
 
 class _Object(dict[str, Any]):
-    """A JSON object of a response. A field that it lacks is reported as the mistake that it shows: a wrong address."""
+    """A JSON object of a response. Reading a field that it lacks raises UnreachableError, because the address is then that of another
+    server."""
 
     def __init__(self, response: httpx.Response, fields: Mapping[str, Any]) -> None:
         super().__init__(fields)
@@ -39,9 +40,9 @@ class Answer:
         return tag
 
     def json(self) -> Mapping[str, Any]:
-        """Returns the body, an object. It, and each object in it, raises UnreachableError for a field that it does not have.
+        """Returns the body, an object. Reading a field that it, or an object in it, lacks raises UnreachableError.
 
-        Raises UnreachableError for any other body.
+        Raises UnreachableError if the body is no JSON object.
         """
         try:
             document = json.loads(self.content, object_hook=lambda fields: _Object(self._response, fields))

@@ -48,6 +48,6 @@ def _documented(*, is_json: bool) -> Iterator[None]:
 
 
 def _refuse_empty_home(arguments: Sequence[str]) -> None:
-    """Raises BadParameter for `--home ""`, as a script writes it whose variable is empty. A path of no letters is the current folder."""
+    """Raises BadParameter for `--home ""`. A script writes this if its variable is empty, and an empty path would be the current folder."""
     if "--home=" in arguments or ("--home", "") in pairwise(arguments):
         raise typer.BadParameter("it is empty; name a folder, or leave the option out", param_hint="--home")

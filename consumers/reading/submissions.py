@@ -1,4 +1,4 @@
-"""Decides from the topics which of some batches were refused. The others were accepted, or their parts were being collected.
+"""Decides from the topics which of some batches were refused. Each of the others was accepted, or is still being collected, or is undecided.
 
 The rules are those of a replay (docs/decisions/0015-replay.md): a rejection names one event, and stands for the record of that time.
 Other events under the id of a batch may have been accepted, whatever was refused before or after them.
@@ -32,7 +32,8 @@ class NotRefused:
 
 
 class _Part(NamedTuple):
-    """Which part of which cut of the batch a submission is. The hash of the header includes how many parts and items the batch has."""
+    """A part of a batch, and the way in which the batch was cut into parts. Parts of one cut have the same `header_hash` and `parts`: the header
+    includes how many parts and items the batch has."""
 
     header_hash: bytes
     part: int
@@ -58,7 +59,7 @@ class _Batch:
     items: int
     since_ms: int
     was_ended: bool = False
-    """Whether a rejection says that no batch continues."""
+    """Whether a rejection says that the batch does not continue."""
     was_given_up: bool = False
     """Whether a rejection says that it is incomplete. No event tells which of its parts were collected then."""
 
@@ -119,7 +120,7 @@ class Submissions:
         """Returns the batches that were not refused as a whole, or of which this is not known."""
         found = []
         for batch_id, batch in self._batches.items():
-            accepted, perhaps = self._not_refused(batch_id)
+            accepted, perhaps = self._parts_left(batch_id)
             was_refused = batch.was_ended and self._are_all_remembered
             if was_refused and not _is_whole([*accepted, *perhaps]):
                 continue
@@ -128,8 +129,8 @@ class Submissions:
             found.append(NotRefused(batch_id, items, _utc(batch.since_ms), is_certain))
         return found
 
-    def _not_refused(self, batch_id: UUID) -> tuple[list[_Part], list[_Part]]:
-        """The remembered parts whose events were not refused each time they were written, and those of which this is undecided."""
+    def _parts_left(self, batch_id: UUID) -> tuple[list[_Part], list[_Part]]:
+        """Returns the parts of which not every record was refused, and those of which this is undecided."""
         events: dict[bytes, list[_Record]] = defaultdict(list)
         for record in self._records.get(batch_id, []):
             events[record.event].append(record)

@@ -91,7 +91,7 @@ class Replay:
                 for table, row in _rows(record, envelope, self._only, self._people):
                     rows.setdefault(table, []).append(copy_line(row))
             except (UnreadableError, ValidationError, UnicodeEncodeError):
-                # The last: of an unpaired surrogate in the name of somebody, who may be forgotten.
+                # UnicodeEncodeError: an id or a text has an unpaired surrogate, and can't be compared with those of people who were forgotten.
                 self.unreadable += 1
                 if envelope is not None and record.topic is Topic.BATCHES:
                     row = (envelope.id, _utc(record.timestamp_ms), record.partition, record.offset)
@@ -151,7 +151,7 @@ def _result_row(value: bytes | None, timestamp_ms: int, people: ForgottenPeople)
             outcome = "cancelled\t\\N\t\\N"
         row = f"{data['batch_id']}\t{data['position']}\t{data['attempt']}\t{outcome}"
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-        # A TypeError: of an error that is nested deeper than orjson writes.
+        # orjson raises a TypeError for an error that is nested deeper than it writes.
         return None
     return row if _RESULT_ROW.fullmatch(row) else None
 

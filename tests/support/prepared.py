@@ -46,7 +46,7 @@ def prepared_bulkreg() -> Sequence[str]:
         listener.listen()
         command = [sys.executable, "-m", __name__, str(listener.fileno()), folder]
         _started.append(subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()]))
-    # Without site-packages the client starts in 15 ms.
+    # -S: without site-packages the client starts in 15 ms.
     return (sys.executable, "-IS", prepared_client.__file__, address)
 
 
@@ -59,7 +59,7 @@ def _main(listener: socket.socket, folder: str) -> None:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not module.name.endswith(".__main__"):
                 importlib.import_module(module.name)
-    gc.freeze()  # no command has to look at what all have in common
+    gc.freeze()  # the garbage collector of a command skips what is loaded here
     arguments = _serve(listener)
     if arguments is None:
         shutil.rmtree(folder)
@@ -68,7 +68,7 @@ def _main(listener: socket.socket, folder: str) -> None:
         try:
             runpy.run_module("cli", run_name="__main__", alter_sys=True)
         except SystemExit as end:
-            # The interpreter's own end would take apart every loaded module, which takes twice as long as all the rest.
+            # A normal exit destroys every loaded module, which takes twice as long as all the rest.
             os._exit(cast("int", end.code))
 
 

@@ -1,4 +1,4 @@
-"""Has a process forked for one command (`prepared.py`), and ends as it does: `prepared_client.py SOCKET ARGUMENT…`."""
+"""Asks the process of `prepared.py` to fork one that runs a command, and ends as that one does: `prepared_client.py SOCKET ARGUMENT…`."""
 
 import json
 import os
