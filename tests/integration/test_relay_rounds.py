@@ -476,7 +476,7 @@ def test_rows_that_an_earlier_relay_held_are_tried_at_once(engine: Engine, broke
 
 
 def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_continues(
-    engine: Engine, broker: Broker, start: Callable[..., Running]
+    engine: Engine, broker: Broker, start: Callable[..., Running], caplog: pytest.LogCaptureFixture
 ) -> None:
     guilty, free = batches(2)
     insert(engine, guilty, [event(guilty, 0), event(guilty, 1)])
@@ -496,6 +496,8 @@ def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_
     eventually(lambda: others[0] in broker.accepted)
     assert [each for each in broker.sent if each.key == str(guilty)] == [event(guilty, 0)], "the same relay must not try it again"
     assert (refused.get(), is_held.get(), in_trouble()) == (before[0] + 1, before[1], 0)
+    [line] = logged(caplog, Action.EVENT_REFUSED)
+    assert (line["role"], line["batch"], line["topic"], line["error"]) == ("relay", str(guilty), "batches", "too large")
     relay.end()
     start(second := Broker()).owns_all().soon(lambda: rows_left(engine) == 0)
     assert second.accepted == [event(guilty, 0), event(guilty, 1)]

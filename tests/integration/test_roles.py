@@ -77,7 +77,9 @@ def test_a_role_runs_where_the_scheduler_call_is_forbidden(settings: Settings, t
             _, said = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
-    assert b"scheduler_class_refused" in said
+    lines = {line["action"]: line for line in map(json.loads, said.splitlines()) if "action" in line}
+    assert "scheduler_class_refused" in lines
+    assert lines["serving"]["port"] == port
     assert process.returncode == 0
 
 

@@ -482,9 +482,10 @@ def test_a_reply_about_partitions_that_were_given_up_meanwhile_counts_for_nothin
     assert loop.commits == [{0: 6}, {0: 6}]
 
 
-def test_a_fatal_error_ends_the_loop_and_another_does_not(loop: Loop) -> None:
+def test_a_fatal_error_ends_the_loop_and_another_does_not(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.turn(error(KafkaError._ALL_BROKERS_DOWN), error(KafkaError.UNKNOWN_TOPIC_OR_PART, 0), record(0, 5))
     assert loop.work.done == [[(0, 5)]]
+    assert len(logged(caplog, Action.POLL_ERROR)) == 2
     with pytest.raises(KafkaException):
         loop.turn(error(KafkaError.INVALID_PRODUCER_EPOCH, fatal=True))
     with pytest.raises(KafkaException):

@@ -344,6 +344,7 @@ def test_asking_again_returns_the_request_until_it_is_done(pipeline: RecordingPi
 def test_a_request_that_fails_keeps_no_others_waiting(
     pipeline: RecordingPipeline, owner: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "bulkreg")
     for mentor_id in (PERSON, OTHER):
         pipeline.submit([item(mentor_id)])
     pipeline.drain()
@@ -358,4 +359,5 @@ def test_a_request_that_fails_keeps_no_others_waiting(
     assert (find(pipeline, failing).done_at, find(pipeline, other).done_at is not None) == (None, True)
     [line] = logged(caplog, Action.FORGETTING_FAILED)
     assert (line["request"], "KeyError" in str(line["error"])) == (str(failing.forgetting_id), True)
+    assert [line["request"] for line in logged(caplog, Action.PERSON_FORGOTTEN)] == [str(other.forgetting_id)]
     assert named_in(owner, OTHER) == set()
