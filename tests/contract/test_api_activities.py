@@ -164,6 +164,7 @@ def test_an_activity_has_its_history(coordinator: httpx.Client, auditor: httpx.C
     assert coordinator.delete(f"{API_PATH}/{other_batch_id}/items/{elsewhere_id}/notes").status_code == 204
     activity_id = coordinator.get(f"{API_PATH}/{batch_id}/items/{item_id}").json()["activity_id"]
     coordinator.post(f"{ACTIVITIES_PATH}/{activity_id}/revoke", json={"reason": "wrong date"})
+    assert "private" not in auditor.get(f"{ACTIVITIES_PATH}/{activity_id}").text, "whether or not they are erased"
     for one in (item_id, other_id):
         assert coordinator.delete(f"{API_PATH}/{batch_id}/items/{one}/notes").status_code == 204
     response = auditor.get(f"{ACTIVITIES_PATH}/{activity_id}")

@@ -343,6 +343,10 @@ def test_overdue_requests_are_found_in_order_up_to_a_limit_without_those_set_asi
 
     assert [overdue(most) for most in (1, 3, 6, 7)] == [places[:1], places[:3], places, places]
     assert overdue(aside=[UUID(places[2].batch_id)]) == [*places[:2], *places[4:]]
+    with pipeline.engine.begin() as answering:
+        held = text("SELECT FROM orchestrator.revocation_request WHERE (batch_id, position) = (:batch_id, :position) FOR UPDATE")
+        answering.execute(held, {"batch_id": places[0].batch_id, "position": places[0].position})
+        assert overdue() == places[1:], "what is being answered is skipped"
     assert overdue(quiet_h=1) == []
     sent = "UPDATE orchestrator.revocation_request SET sent_at = now() - interval '90 minutes'"
     with pipeline.engine.begin() as connection:

@@ -1,4 +1,5 @@
-"""A page of activities is read in the order of an index with every filter: nothing is sorted, however many activities there are."""
+"""A page of activities is read in the order of an index with every filter: nothing is sorted, however many activities there are. The history of
+one is in its order, and of its organization."""
 
 from datetime import date
 from typing import Any
@@ -7,9 +8,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from orchestrator.batches.model import RetryRequest
+from orchestrator.batches.operations import retry_failed_items
+from orchestrator.registration.reading import ActivityReader
 from orchestrator.storage.database import transact
 from orchestrator.storage.statements import read_statements
-from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
+from schemas.ids import DerivedIds
+from tests.support.erasing import erase
+from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
+from tests.support.plans import without_indexes
 
 _PAGE = read_statements("orchestrator/registration/sql/reading.sql")["page"].sql
 _NOTHING: dict[str, Any] = dict.fromkeys(
@@ -50,3 +57,52 @@ def test_each_filter_has_an_index_in_the_order_of_the_page(
     found = transact(pipeline.api, plan, organizations=[ORGANIZATION])
     assert "Sort" not in found, found
     assert f"using {index} on" in found, found
+
+
+def test_the_history_of_an_activity_is_in_order_and_of_its_organization_wherever_its_rows_are(pipeline: Pipeline) -> None:
+    """Other organizations have rows about the same activity. The role that reads here sees them."""
+    batch_id = pipeline.submit([item("nobody", notes="a note")])
+    pipeline.drain()
+    for number in range(2):
+        if number:
+            with pipeline.engine.begin() as connection:
+                connection.execute(
+                    text("INSERT INTO registration.mentor VALUES (:o, 'nobody', 'N', 'chapter-1')"), {"o": ORGANIZATION}
+                )
+        pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+        pipeline.drain()
+    assert erase(pipeline, batch_id)
+    with pipeline.engine.begin() as connection:
+        connection.execute(text("UPDATE orchestrator.batch SET submitted_at = '2026-03-25T12:00:00Z'"))
+        connection.execute(
+            text("UPDATE orchestrator.item_history SET attempt_at = '2026-03-25T12:00:00Z', retried_at = attempt_at")
+        )
+        # The first attempt's row lies behind the other's.
+        connection.execute(text("UPDATE orchestrator.item_history SET retried_at = '2026-03-25T12:00:00Z' WHERE attempt = 2"))
+        connection.execute(text("UPDATE orchestrator.item_history SET retried_at = '2026-03-25T12:00:00Z' WHERE attempt = 1"))
+        for table, column in (("audit", "submitted_by"), ("notes_erasure", "erased_by")):
+            connection.execute(text(f"CREATE TEMP TABLE theirs ON COMMIT DROP AS SELECT * FROM registration.{table}"))
+            connection.execute(text(f"UPDATE theirs SET organization_id = 'org-other', {column} = 'somebody'"))
+            if table == "audit":
+                connection.execute(text("UPDATE theirs SET audit_id = audit_id + 100"))
+            else:
+                connection.execute(text("UPDATE theirs SET attempt = attempt + 1"))
+            connection.execute(text(f"INSERT INTO registration.{table} OVERRIDING SYSTEM VALUE SELECT * FROM theirs"))
+            connection.execute(text("DROP TABLE theirs"))
+    activity_id = UUID(str(DerivedIds(batch_id).activity_id(0)))
+    with pipeline.engine.begin() as connection:
+        without_indexes(connection)
+        activities = ActivityReader(connection)
+        assert activities.one("org-other", activity_id) is None
+        activity = activities.one(ORGANIZATION, activity_id)
+        assert activity is not None
+        told = [(entry.kind, entry.attempt) for entry in activities.trail(activity)]
+    assert told == [
+        ("submitted", None),
+        ("failed", 1),
+        ("failed", 2),
+        ("retried", 2),
+        ("retried", 3),
+        ("registered", None),
+        ("notes_erased", None),
+    ]

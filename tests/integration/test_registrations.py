@@ -23,6 +23,7 @@ from orchestrator.storage.blame import TransientError
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
+from tests.support.plans import without_indexes
 
 SERVICE = InProcessRegistrationService(EARLIEST_YEAR)
 AT = datetime(2026, 3, 26, 10, 11, 12, 131415, tzinfo=UTC)
@@ -243,6 +244,30 @@ def test_the_named_rival_is_the_conflicting_activity(pipeline: Pipeline) -> None
         ]
 
 
+def test_beside_an_item_are_the_living_activities_of_its_key_by_their_ids(pipeline: Pipeline) -> None:
+    execute(pipeline, "INSERT INTO registration.activity_type VALUES (:o, 'call', 'Call')", o=ORGANIZATION)
+    living = submit(pipeline, *(of(override=True) for _ in range(5)))
+    others = submit(pipeline, of("mentor-2"), of(kind="call"), of(day=DAY - timedelta(days=1)))
+    for batch, count in ((living, 5), (others, 3)):
+        for position in range(count):
+            assert register(pipeline, batch.candidate(position)) == [batch.success(position)]
+    with pipeline.engine.begin() as connection:
+        copied = """INSERT INTO registration.activity
+                    SELECT gen_random_uuid(), :o, attributed_to, registered_by, activity_type, activity_date, duration_minutes, notes, batch_id,
+                           gen_random_uuid(), overrides_duplicate, created_at, CAST(:revoked AS timestamptz) FROM registration.activity"""
+        connection.execute(text(copied), {"o": "org-other", "revoked": None})
+        connection.execute(text(copied), {"o": ORGANIZATION, "revoked": "2026-03-25T12:00:00Z"})
+        # The first by their ids lie behind the others.
+        for position in (3, 1, 4, 2, 0):
+            moved = text("UPDATE registration.activity SET notes = notes WHERE item_id = :id")
+            connection.execute(moved, {"id": living.candidate(position).item_id})
+        without_indexes(connection)
+        prediction = InProcessPrediction(connection, EARLIEST_YEAR)
+        found = prediction.beside(ORGANIZATION, [of("mentor-3"), of(), of("mentor-2"), of()])
+    ids = sorted(living.candidate(position).activity_id for position in range(5))
+    assert [list(each) for each in found] == [[], ids, [others.candidate(0).activity_id], ids]
+
+
 def test_of_two_simultaneous_items_the_first_wins(pipeline: Pipeline) -> None:
     older, newer = submit(pipeline, of()), submit(pipeline, of())
     won, lost = register(pipeline, newer.candidate(0), older.candidate(0))
@@ -344,6 +369,7 @@ def test_a_rival_that_vanishes_while_it_is_looked_up_causes_another_try(pipeline
 
 @pytest.mark.parametrize("is_flagged", [False, True], ids=["plain", "flagged"])
 def test_an_activity_has_the_values_of_its_item(pipeline: Pipeline, is_flagged: bool) -> None:
+    execute(pipeline, "INSERT INTO registration.mentor VALUES ('org-other', 'mentor-1', 'A namesake', 'chapter-9')")
     if is_flagged:
         register(pipeline, submit(pipeline, of()).candidate(0))
     batch = submit(pipeline, of("mentor-9"), of(minutes=75, notes="a note", override=True))

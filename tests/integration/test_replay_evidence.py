@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from orchestrator.batches.model import CorrectedItem, RetryRequest
-from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.batches.operations import cancel_batch, delete_batch, dismiss_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
 from orchestrator.replay.rebuild import ReadRecord, Replay
@@ -468,6 +468,46 @@ def test_a_plan_stays_with_its_attempt(pipeline: RecordingPipeline, owner: Engin
     ]
 
 
+def test_an_item_that_gets_its_attempt_back_has_no_plan_and_begins_with_the_retry(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    """A plan is of the first attempt."""
+    batch_id = pipeline.submit([item("nobody")._replace(planned="success"), item("mentor-1")])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    pipeline.drain()
+
+    def shown() -> tuple[object, ...]:
+        with owner.connect() as connection:
+            found = text("SELECT attempt, planned, attempt_at FROM orchestrator.batch_item WHERE position = 0")
+            return tuple(connection.execute(found).one())
+
+    before = shown()
+    assert before[:2] == (2, None)
+    first = "(SELECT submitted_at FROM orchestrator.batch)"
+    run(owner, f"UPDATE orchestrator.batch_item SET attempt = 1, planned = 'success', attempt_at = {first} WHERE position = 0")
+    assert shown() != before
+    promoted(pipeline.engine, pipeline.written)
+    assert shown() == before
+
+
+@pytest.mark.parametrize("are_lost", [True, False])
+def test_a_dismissal_ends_where_a_promotion_finds_more_failed_items(
+    pipeline: RecordingPipeline, owner: Engine, *, are_lost: bool
+) -> None:
+    batch_id = pipeline.submit([item("nobody"), item("no one"), item("mentor-1")])
+    pipeline.drain()
+    pipeline.call(dismiss_batch, ADMIN, batch_id)
+    assert pipeline.status(batch_id).batch.dismissed_at is not None
+    run(
+        owner,
+        f"UPDATE orchestrator.batch SET label = 'x'{', failed = failed - 1, completed = completed + 1' if are_lost else ''}",
+    )
+    assert promoted(pipeline.engine, pipeline.written)[0] == {batch_id: Promoted.MERGED}
+    batch = pipeline.status(batch_id).batch
+    assert (batch.counts.failed, batch.dismissed_at is None) == (2, are_lost)
+
+
 def test_the_rows_of_other_batches_are_no_evidence(pipeline: RecordingPipeline, owner: Engine) -> None:
     """These batches wait, were cancelled, were purged, come in parts, or belong to another organization."""
     waiting = pipeline.submit(mentors(2))
@@ -561,6 +601,25 @@ def test_an_activity_outweighs_a_submission(pipeline: RecordingPipeline, owner: 
     verdicts, after = promoted(pipeline.engine, forged)
     assert Promoted.NOT_BORNE_OUT not in verdicts.values()
     assert after.by_field == {"mentor_id": 2, "duration_minutes": 2}
+    assert projection(owner)["batch_item"] == before["batch_item"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("mentor_id", "mentor-9"), ("activity_type", "call"), ("activity_date", "2026-03-24"), ("duration_minutes", 7)],
+)
+def test_each_value_of_an_activity_outweighs_that_of_a_submission(
+    pipeline: RecordingPipeline, owner: Engine, field: str, value: object
+) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    run(owner, "TRUNCATE orchestrator.batch_part")
+    before = projection(owner)
+    submitted = written(pipeline, events.BATCH_SUBMITTED, batch_id)
+    forged = changed(submitted, items=[each | {field: value} for each in orjson.loads(submitted.value)["items"]])
+    verdicts, after = promoted(pipeline.engine, instead(pipeline, forged))
+    assert Promoted.NOT_BORNE_OUT not in verdicts.values()
+    assert after.by_field == {field: 2}
     assert projection(owner)["batch_item"] == before["batch_item"]
 
 

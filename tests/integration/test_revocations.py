@@ -2,7 +2,7 @@
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -31,8 +31,8 @@ from schemas.ids import DerivedIds
 from tests.faults.test_races import looking
 from tests.simulation.interleaving import Deadlocks, Run, mark_statements
 from tests.support.erasing import erase
-from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, ORGANIZATION, TIMESTAMP_MS, Pipeline, mentors, record
-from tests.support.plans import without_indexes
+from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, DAY, ORGANIZATION, TIMESTAMP_MS, Pipeline, item, mentors, record
+from tests.support.plans import rows_read, without_indexes
 from tests.support.revoking import POLICY, revoke, revoke_one
 from tests.support.waiting import eventually
 
@@ -60,11 +60,11 @@ def test_a_whole_batch_is_revoked(pipeline: Pipeline) -> None:
     after = pipeline.status(batch_id)
     assert (after.batch.status, after.batch.counts) == (before.batch.status, before.batch.counts)
     assert (after.batch.version, after.batch.edit_version) == (before.batch.version + 1, before.batch.edit_version + 1)
-    for item in after.items:
-        assert item.status == "success"
-        assert item.revocation is not None
-        assert (item.revocation.by, item.revocation.reason) == (COORDINATOR_ACTOR.subject, "wrong date")
-    shown = {(item.revocation.at, item.revocation.by, item.revocation.reason) for item in after.items if item.revocation}
+    for one in after.items:
+        assert one.status == "success"
+        assert one.revocation is not None
+        assert (one.revocation.by, one.revocation.reason) == (COORDINATOR_ACTOR.subject, "wrong date")
+    shown = {(one.revocation.at, one.revocation.by, one.revocation.reason) for one in after.items if one.revocation}
     assert set(map(tuple, rows(pipeline, "SELECT revoked_at, revoked_by, revocation_reason FROM registration.activity"))) == shown
     audits = "SELECT action, submitted_by, channel, reason FROM registration.audit WHERE action = 'revoked'"
     assert list(map(tuple, rows(pipeline, audits))) == [("revoked", COORDINATOR_ACTOR.subject, "api", "wrong date")] * 3
@@ -101,6 +101,22 @@ def test_row_76_a_table_without_statistics_is_searched_without_comparing_each_ke
     assert "Join" not in plan, plan
     assert "Nested Loop" not in plan, plan
     assert "hashed SubPlan" in plan
+
+
+def test_activities_of_other_mentors_types_and_dates_are_not_locked(pipeline: Pipeline) -> None:
+    """Two activities are revoked. Of their mentors and dates are others, each with one of the two mentors and the other's date."""
+    days = (DAY, DAY - timedelta(days=1))
+    batch_id = pipeline.submit([item(f"mentor-{number}", day=day) for number in (1, 2) for day in days])
+    pipeline.drain()
+    with pipeline.engine.begin() as connection:
+        flagged = """INSERT INTO registration.activity
+                     SELECT gen_random_uuid(), organization_id, attributed_to, registered_by, activity_type, activity_date,
+                            duration_minutes, notes, batch_id, gen_random_uuid(), true, created_at FROM registration.activity"""
+        connection.execute(text(flagged))
+    ids = DerivedIds(batch_id)
+    with rows_read(pipeline.api, "WITH keys AS MATERIALIZED", "FOR NO KEY UPDATE") as counts:
+        assert revoke(pipeline, batch_id, item_ids=[ids.item_id(0), ids.item_id(3)]).revoked == 2
+    assert counts == [4], "with the flagged activity beside each"
 
 
 def test_a_revoked_activity_can_be_registered_by_another_batch(pipeline: Pipeline) -> None:

@@ -255,8 +255,13 @@ def test_another_organizations_person_with_this_id_stays(pipeline: RecordingPipe
             text("INSERT INTO registration.coordinator VALUES ('org-other', :id, :name, 'coordinator')"),
             {"id": PERSON, "name": NAME},
         )
+        connection.execute(text("INSERT INTO registration.coordinator_scope VALUES ('org-other', :id, 'c')"), {"id": PERSON})
     forget(pipeline)
-    assert named_in(owner, PERSON) == {"registration.mentor", "registration.coordinator"}
+    assert named_in(owner, PERSON) == {
+        "registration.mentor",
+        "registration.coordinator",
+        "registration.coordinator_scope",
+    }
 
 
 def test_notes_about_others_in_the_same_batches_are_kept(pipeline: RecordingPipeline, owner: Engine) -> None:
