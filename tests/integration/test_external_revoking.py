@@ -208,6 +208,9 @@ def test_window_counts_from_the_services_answer(pipeline: RevokingPipeline) -> N
     late = called(COORDINATOR_ACTOR)
     assert list(late.kept) == [KeptItem(DerivedIds(batch_id).item_id(0), KeptBecause.WINDOW_OVER)]
     assert called(Actor(ADMIN.organization_id, "boss", Role.ADMIN)).unresolved == 1
+    # What was asked for is under way, and the coordinator is not told that it is too late.
+    again = called(COORDINATOR_ACTOR)
+    assert (again.unresolved, list(again.kept)) == (1, [])
     pipeline.drain()
 
 

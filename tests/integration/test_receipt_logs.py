@@ -802,11 +802,8 @@ def test_row_69_the_topic_is_asked_again_after_an_error(restoring: Restoring, mo
     restoring.notary.turn()
     restoring.publisher.publish([forged(KEY)])
     monkeypatch.setattr(appending.Appender, "append", fail_once)
-    thread = threading.Thread(target=restoring.notary.run)
-    thread.start()
-    eventually(lambda: restoring.notary.health.failing)
-    restoring.notary.stop()
-    thread.join()
+    with in_thread(restoring.notary):
+        eventually(lambda: restoring.notary.health.failing)
 
 
 def test_row_69_a_topic_that_was_made_again_is_read_from_its_beginning(restoring: Restoring) -> None:
@@ -846,22 +843,30 @@ def test_forgetting_waits_for_the_notary_and_destroys_the_salt(pipeline: Pipelin
     assert all_hashes(engine) == before
 
 
+@contextmanager
+def in_thread(notary: Notary) -> Iterator[Notary]:
+    """Runs the notary until the block ends."""
+    thread = threading.Thread(target=notary.run)
+    thread.start()
+    try:
+        yield notary
+    finally:
+        notary.stop()
+        thread.join()
+
+
 def has_signed(engine: Engine, size: int) -> bool:
     """Whether the newest checkpoint has this size."""
     return [each.checkpoint.size for each in checkpoints(engine)][-1:] == [size]
 
 
 def test_a_running_notary_keeps_up_and_stops(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
-    running = Notary(signing(settings, notary_poll_ms=10), engine)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    for first in (1, 2):
-        pipeline.submit(mentors(1, first=first))
-        pipeline.drain()
-        eventually(partial(has_signed, engine, first))
-    eventually(lambda: running.health.check(max_loop_age_s=30).ok)
-    running.stop()
-    thread.join()
+    with in_thread(Notary(signing(settings, notary_poll_ms=10), engine)) as running:
+        for first in (1, 2):
+            pipeline.submit(mentors(1, first=first))
+            pipeline.drain()
+            eventually(partial(has_signed, engine, first))
+        eventually(lambda: running.health.check(max_loop_age_s=30).ok)
 
 
 def test_a_running_notary_outlives_its_session(
@@ -881,14 +886,10 @@ def test_a_running_notary_outlives_its_session(
     event.listen(own, "before_cursor_execute", cut_first)
     pipeline.submit(mentors(1))
     pipeline.drain()
-    running = Notary(settings.model_copy(update={"notary_poll_ms": 10}), own)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    eventually(lambda: len(leaves(engine)) == 1)
-    # Without a key it needs no broker.
-    eventually(lambda: running.health.check(max_loop_age_s=30).ok)
-    running.stop()
-    thread.join()
+    with in_thread(Notary(settings.model_copy(update={"notary_poll_ms": 10}), own)) as running:
+        eventually(lambda: len(leaves(engine)) == 1)
+        # Without a key it needs no broker.
+        eventually(lambda: running.health.check(max_loop_age_s=30).ok)
     own.dispose()
     assert [len(logged(caplog, action)) for action in (Action.NOTARY_FAILED, Action.RECEIPTS_UNSIGNED)] == [1, 1]
 
@@ -905,10 +906,7 @@ def test_a_notary_without_a_broker_appends_and_signs_nothing(
     running.health.clock = lambda: before_s + 3_600
     pipeline.submit(mentors(1))
     pipeline.drain()
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    eventually(lambda: len(leaves(engine)) == 1)
-    assert checkpoints(engine) == []
-    eventually(lambda: running.health.check(max_loop_age_s=30) == Health(False, "no broker responds"))
-    running.stop()
-    thread.join()
+    with in_thread(running):
+        eventually(lambda: len(leaves(engine)) == 1)
+        assert checkpoints(engine) == []
+        eventually(lambda: running.health.check(max_loop_age_s=30) == Health(False, "no broker responds"))
