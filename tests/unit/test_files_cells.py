@@ -206,7 +206,7 @@ def test_an_id_that_is_written_as_the_text_of_a_formula_is_this_text(written: st
     assert cells.optional_identifier(text_of_formula(f'="{quoted}"')) == written
 
 
-@pytest.mark.parametrize("written", ["NULL", "\\N", "NaN", "(null)"])
+@pytest.mark.parametrize("written", ["NULL", "\\N", "NaN", "(null)", "[NULL]", "<null>", "<NA>", "NaT"])
 def test_what_a_program_writes_for_an_empty_value_is_no_name_and_no_optional_id(written: str) -> None:
     with pytest.raises(BadCellError, match=r"for an empty value; write the name itself.*CSV"):
         cells.name(written)

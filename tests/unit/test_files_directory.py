@@ -109,7 +109,9 @@ def test_a_row_with_two_short_durations_is_named_once(tmp_path: Path) -> None:
 # --- Files beside the tables --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["april.ndjson", "april.json", "export.sql", "make.py", "README.md", "run.sh"])
+@pytest.mark.parametrize(
+    "name", ["april.ndjson", "april.json", "export.sql", "make.py", "README.md", "run.sh", "old.gz", "old.zip", "old.7z"]
+)
 def test_a_file_of_another_kind_is_not_read_although_it_has_the_titles_of_a_table(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("| organization_id | coordinator_id | chapter_id |\n", encoding="utf-8")
     assert read(tmp_path, "scopes", "oslo;kari;nord")[1] == [f"{tmp_path.name}: not read: {name}"]
