@@ -362,6 +362,17 @@ def test_gone_or_a_week_of_failures_disables(engine: Engine, settings: Settings,
     assert transact(engine, disabled_webhooks) == []
 
 
+def test_a_webhook_is_disabled_after_a_week_of_failures_and_not_before(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 3)
+    first, second, third = claim(engine)
+    end(engine, first)
+    shift(engine, failing_since=timedelta(days=6, hours=23))
+    assert end(engine, second) == Ended(DeliveryState.PENDING)
+    shift(engine, failing_since=timedelta(hours=1))
+    assert end(engine, third) == Ended(DeliveryState.FAILED, DisabledBecause.FAILING)
+
+
 def test_what_was_delivered_stays_so_when_the_webhook_is_disabled(engine: Engine, settings: Settings) -> None:
     webhook = make_webhook(engine, settings, URL)
     make_deliveries(engine, webhook, 2)
