@@ -1,0 +1,79 @@
+"""The directory of an organization reads the same whatever others have, also to a role from which row level security hides nothing."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from orchestrator.batches.model import Actor, ItemError, ItemValues, Role
+from orchestrator.directory.reading import DirectoryReader, MentorFilter, Place
+from tests.support.pipeline import DAY
+
+OURS = "b-ours"
+TABLES = ("organization", "mentor", "coordinator", "coordinator_scope", "activity_type", "chapter", "activity")
+
+# Each organization has names and chapters of its own, and the same ids of people, types and one chapter.
+FILL = """
+    INSERT INTO registration.organization VALUES (:o, 'Organization ' || :o, :zone, :closed);
+    INSERT INTO registration.mentor VALUES (:o, 'm-1', 'First ' || :o, :o || '-north'), (:o, 'm-2', 'Second ' || :o, 'south');
+    INSERT INTO registration.coordinator VALUES (:o, 'k-1', 'Boss ' || :o, :role), (:o, 'k-2', 'Other ' || :o, 'coordinator');
+    INSERT INTO registration.coordinator_scope VALUES (:o, 'k-1', :o || '-scope'), (:o, 'k-2', :o || '-north'), (:o, 'k-2', :o || '-east');
+    INSERT INTO registration.activity_type VALUES (:o, 'visit', 'Visit ' || :o, 60, :minimum);
+    INSERT INTO registration.chapter VALUES (:o, 'south', 'South ' || :o), (:o, :o || '-named', 'Named ' || :o)
+"""
+ACTIVITY = """
+    INSERT INTO registration.activity (activity_id, organization_id, attributed_to, registered_by, activity_type, activity_date,
+                                       duration_minutes, batch_id, item_id, created_at, chapter_id)
+    VALUES (:id, :o, 'm-1', 'k-2', 'visit', :day, 60, gen_random_uuid(), gen_random_uuid(), '2026-03-25T12:00:00Z', 'south')
+"""
+
+
+def activity_id(number: int) -> str:
+    return f"00000000-0000-7000-8000-{number:012}"
+
+
+def everything(connection: Connection) -> dict[str, Any]:
+    """What the readers of our organization get, and its coordinator, who has a scope."""
+    reader = DirectoryReader(connection)
+    found: dict[str, Any] = {}
+    errors = [ItemError("duplicate_activity", "", retryable=False, conflicting_activity_id=activity_id(n)) for n in range(3)]
+    values = [ItemValues("m-1", "visit", DAY, 60, None), ItemValues("m-2", "none", DAY, 60, None)]
+    for actor in (Actor(OURS, "k-1", Role.ADMIN), Actor(OURS, "k-2", Role.COORDINATOR)):
+        found[actor.subject] = (
+            reader.organization(OURS, actor.subject),
+            reader.mentors(actor, MentorFilter(), Place()),
+            reader.chapters(actor, None, Place()),
+            reader.activity_types(actor, Place()),
+            reader.names(actor, values, errors),
+        )
+    admin = Actor(OURS, "k-1", Role.ADMIN)
+    for coordinator_id in ("k-1", "k-2"):
+        found[f"scope of {coordinator_id}"] = (
+            reader.mentors(admin, MentorFilter(coordinator_id=coordinator_id), Place()),
+            reader.chapters(admin, coordinator_id, Place()),
+        )
+    found["searched"] = reader.mentors(admin, MentorFilter(q="first"), Place()), reader.coordinators(admin, "other", Place())
+    found["others"] = reader.coordinators(admin, None, Place()), reader.minimum_minutes(OURS, ["visit"])
+    return found
+
+
+def test_what_other_organizations_have_makes_no_difference(engine: Engine) -> None:
+    settings: dict[str, dict[str, Any]] = {
+        "a-before": {"zone": "Pacific/Kiritimati", "closed": "2026-01-31", "role": "admin", "minimum": 10},
+        OURS: {"zone": "Europe/Oslo", "closed": None, "role": "coordinator", "minimum": None},
+        "c-behind": {"zone": "Pacific/Pago_Pago", "closed": "2026-02-28", "role": "closed", "minimum": 20},
+    }
+    with engine.connect() as connection:
+        for number, (organization, values) in enumerate(settings.items()):
+            for statement in FILL.split(";\n"):
+                used = {name: value for name, value in (values | {"o": organization}).items() if f":{name}" in statement}
+                connection.execute(text(statement), used)
+            connection.execute(text(ACTIVITY), {"id": activity_id(number), "o": organization, "day": DAY})
+        beside_others = everything(connection)
+        for table in TABLES:
+            connection.execute(text(f"DELETE FROM registration.{table} WHERE organization_id <> :o"), {"o": OURS})
+        alone = everything(connection)
+    assert beside_others == alone
+    mentors = alone["k-1"][1].rows
+    assert [(one.mentor_id, one.name) for one in mentors] == [("m-1", f"First {OURS}"), ("m-2", f"Second {OURS}")]
+    assert [one.chapter_id for one in alone["k-2"][2].rows] == [f"{OURS}-east", f"{OURS}-north"]
+    assert list(alone["k-1"][4].registrations) == [activity_id(1)]
