@@ -140,6 +140,8 @@ def _load(connection: psycopg.Connection, submit: Sequence[str], items: int) -> 
         while _finished(connection) < before + items:
             if time.perf_counter() - began > _GIVE_UP_S:
                 raise TimeoutError(f"{items:,} items were not done in {_GIVE_UP_S:g} s")
+            if submitting.poll():
+                raise RuntimeError("the submitting process has failed; what it wrote above says why")
             time.sleep(_POLL_S)
         return time.perf_counter() - began
 
