@@ -16,7 +16,8 @@ from api.endpoints.calls import Call, Service
 from api.endpoints.health import DatabaseCheck, HealthChecks, add_health_routes
 from api.http.json_body import read_body
 from api.http.problems import Handler, ProblemError
-from api.routes import ROUTES, Endpoint, Route
+from api.route import Endpoint, Route
+from api.routes import ROUTES
 from api.vendored.serving import add_vendored_files
 from orchestrator.batches.model import Role
 from orchestrator.process.memory import give_free_memory_back

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from api.access.identity import ORGANIZATION_HEADER
 from api.console.sessions import SESSION_COOKIE
 from api.http.problems import CONTENT_TYPE, PROBLEMS, ProblemError, body
-from api.routes import ROUTES, Route
+from api.route import Route
+from api.routes import ROUTES
 from schemas import examples
 from schemas.api.batches import BatchEvent
 from schemas.api.health import HealthResponse

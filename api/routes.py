@@ -1,27 +1,10 @@
-"""Every route, in one table: the function that serves it, and its documentation."""
+"""Every route, in one table: the function that serves it, and its documentation. Those of an organization are in a module of their own."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from aiohttp import web
-
-from api.endpoints import (
-    activities,
-    batches,
-    directory,
-    events,
-    exports,
-    files,
-    forgetting,
-    me,
-    periods,
-    previews,
-    receipts,
-    revocations,
-    templates,
-    webhooks,
-)
-from api.endpoints.calls import Call, Reply
+from api.endpoints import activities, batches, events, exports, files, previews, receipts, revocations, webhooks
+from api.organization_routes import ORGANIZATION_ROUTES
+from api.route import KEY, MATCH, NOT_CHANGED, REUSED, Route
 from schemas.api.activities import (
     ActivitiesQuery,
     ActivitiesResponse,
@@ -30,7 +13,6 @@ from schemas.api.activities import (
     ActivitySummaryResponse,
     OneActivityResponse,
 )
-from schemas.api.base import Request, Response
 from schemas.api.batches import (
     BatchesQuery,
     BatchesResponse,
@@ -46,27 +28,13 @@ from schemas.api.batches import (
     TicketResponse,
     UpdatedResponse,
 )
-from schemas.api.directory import (
-    ActivityTypesResponse,
-    ChaptersQuery,
-    ChaptersResponse,
-    CoordinatorsQuery,
-    CoordinatorsResponse,
-    DirectoryQuery,
-    MentorsQuery,
-    MentorsResponse,
-)
 from schemas.api.files import ReadFileResponse
-from schemas.api.forgetting import ForgettingResponse, MentorToForget
 from schemas.api.items import NamesQuery, OneItemResponse
-from schemas.api.me import MeResponse
-from schemas.api.periods import PeriodClosing, PeriodHistoryResponse, PeriodQuery, PeriodResponse
 from schemas.api.previews import PreviewResponse
 from schemas.api.receipts import CheckpointResponse, ConsistencyQuery, ConsistencyResponse, ReceiptKeysResponse, ReceiptResponse
 from schemas.api.retries import RetriedResponse, Retry
 from schemas.api.revocations import ActivityRevocation, BatchRevocation, RevokedActivityResponse, RevokedResponse
 from schemas.api.submissions import ItemsSubmission, MentorsSubmission
-from schemas.api.templates import NewTemplate, TemplateChange, TemplateResponse, TemplatesQuery, TemplatesResponse
 from schemas.api.webhooks import (
     DeliveriesQuery,
     DeliveriesResponse,
@@ -78,60 +46,8 @@ from schemas.api.webhooks import (
     WebhooksResponse,
     WebhookWithSecretResponse,
 )
-from schemas.paths import (
-    ACTIVITIES_PATH,
-    API_PATH,
-    API_ROOT,
-    CLOSED_PERIOD_PATH,
-    FORGETTINGS_PATH,
-    RECEIPTS_PATH,
-    WEBHOOK_CHANGES_PATH,
-    WEBHOOKS_PATH,
-)
+from schemas.paths import ACTIVITIES_PATH, API_PATH, RECEIPTS_PATH, WEBHOOK_CHANGES_PATH, WEBHOOKS_PATH
 
-Endpoint = Callable[[Call], Reply]
-"""Runs in a worker thread, where it may block."""
-
-Conversation = Callable[[web.Request, Call], Awaitable[web.StreamResponse]]
-"""Runs on the event loop for as long as the response takes, and hands blocking work to a thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One method on one path. `name` is its operation id; the summary is the first line of its function's docstring."""
-
-    method: str
-    path: str
-    name: str
-    endpoint: Endpoint | None = None
-    conversation: Conversation | None = None
-    changes: bool = False
-    """Whether it changes something. Auditors may not call it."""
-    takes_ticket: bool = False
-    """Whether a ticket is accepted instead of a token."""
-    is_download: bool = False
-    """Whether a link of the console leads here, so that the browser sends no header of ours."""
-    query: type[Request] | None = None
-    bodies: Sequence[type[Request]] = ()
-    """The forms of the request body."""
-    body_is_optional: bool = False
-    file_types: Sequence[str] = ()
-    """The content types of a body that is a file instead of JSON."""
-    request_headers: Sequence[str] = ()
-    responses: Mapping[int, type[Response] | str | None] = field(default_factory=dict)
-    """By status: a model in JSON, another content type, or no body."""
-    refusals: Sequence[str] = ()
-    """The codes of problems specific to this route (`api.http.problems`)."""
-
-    @property
-    def summary(self) -> str:
-        """The first line of the function's docstring."""
-        served_by = self.endpoint or self.conversation
-        return ((served_by.__doc__ or "").partition("\n")[0]).partition(": ")[2]
-
-
-TEMPLATES = API_ROOT + "/templates"
-DIRECTORY = API_ROOT + "/directory"
 BATCH = API_PATH + "/{batch_id}"
 WEBHOOK = WEBHOOKS_PATH + "/{webhook_id}"
 _SUBMISSIONS = (ItemsSubmission, MentorsSubmission)
@@ -140,141 +56,10 @@ _NOT_HERE = ("preview_unavailable",)
 _NO_WEBHOOKS = ("webhooks_unavailable",)
 _NO_ACTIVITIES = ("activities_unavailable",)
 _PLAN = ("plan_changed", *_NOT_HERE)
-_KEY = ("Idempotency-Key",)
-_REUSED = ("idempotency_key_reused",)
-_MATCH = ("If-Match",)
 _CHANGED = ("changed_since",)
-_NOT_CHANGED = ("If-None-Match",)
-_NOT_ONES_SCOPE = ("not_your_scope", "coordinator_unknown")
 
 ROUTES: Sequence[Route] = (
-    Route("GET", API_ROOT + "/me", "getMe", me.me, responses={200: MeResponse}),
-    Route(
-        "GET",
-        CLOSED_PERIOD_PATH,
-        "getClosedPeriod",
-        periods.get,
-        query=PeriodQuery,
-        request_headers=_NOT_CHANGED,
-        responses={200: PeriodHistoryResponse, 304: None},
-    ),
-    Route(
-        "PUT",
-        CLOSED_PERIOD_PATH,
-        "changeClosedPeriod",
-        periods.change,
-        changes=True,
-        bodies=(PeriodClosing,),
-        request_headers=(*_KEY, *_MATCH),
-        responses={200: PeriodResponse},
-        refusals=("role_may_not", "period_changed", *_REUSED),
-    ),
-    Route(
-        "GET",
-        TEMPLATES,
-        "listTemplates",
-        templates.list_templates,
-        query=TemplatesQuery,
-        request_headers=_NOT_CHANGED,
-        responses={200: TemplatesResponse, 304: None},
-    ),
-    Route(
-        "POST",
-        TEMPLATES,
-        "createTemplate",
-        templates.create,
-        changes=True,
-        bodies=(NewTemplate,),
-        request_headers=_KEY,
-        responses={201: TemplateResponse},
-        refusals=("not_your_coordinator_id", "coordinator_unknown", "template_deleted", *_REUSED),
-    ),
-    Route(
-        "GET",
-        TEMPLATES + "/{template_id}",
-        "getTemplate",
-        templates.get,
-        request_headers=_NOT_CHANGED,
-        responses={200: TemplateResponse, 304: None},
-    ),
-    Route(
-        "PUT",
-        TEMPLATES + "/{template_id}",
-        "replaceTemplate",
-        templates.replace,
-        changes=True,
-        bodies=(TemplateChange,),
-        request_headers=_MATCH,
-        responses={200: TemplateResponse},
-        refusals=("template_changed",),
-    ),
-    Route(
-        "DELETE",
-        TEMPLATES + "/{template_id}",
-        "deleteTemplate",
-        templates.delete,
-        changes=True,
-        request_headers=_MATCH,
-        responses={204: None},
-        refusals=("template_changed",),
-    ),
-    Route(
-        "GET",
-        DIRECTORY + "/mentors",
-        "listMentors",
-        directory.mentors,
-        query=MentorsQuery,
-        request_headers=_NOT_CHANGED,
-        responses={200: MentorsResponse, 304: None},
-        refusals=_NOT_ONES_SCOPE,
-    ),
-    Route(
-        "GET",
-        DIRECTORY + "/chapters",
-        "listChapters",
-        directory.chapters,
-        query=ChaptersQuery,
-        request_headers=_NOT_CHANGED,
-        responses={200: ChaptersResponse, 304: None},
-        refusals=_NOT_ONES_SCOPE,
-    ),
-    Route(
-        "GET",
-        DIRECTORY + "/activity-types",
-        "listActivityTypes",
-        directory.activity_types,
-        query=DirectoryQuery,
-        request_headers=_NOT_CHANGED,
-        responses={200: ActivityTypesResponse, 304: None},
-    ),
-    Route(
-        "GET",
-        DIRECTORY + "/coordinators",
-        "listCoordinators",
-        directory.coordinators,
-        query=CoordinatorsQuery,
-        request_headers=_NOT_CHANGED,
-        responses={200: CoordinatorsResponse, 304: None},
-        refusals=("role_may_not",),
-    ),
-    Route(
-        "POST",
-        FORGETTINGS_PATH,
-        "forgetMentor",
-        forgetting.ask,
-        changes=True,
-        bodies=(MentorToForget,),
-        responses={202: ForgettingResponse},
-        refusals=("role_may_not", "mentor_in_running_batch", "mentor_coordinates", "mentor_unknown"),
-    ),
-    Route(
-        "GET",
-        FORGETTINGS_PATH + "/{forgetting_id}",
-        "getForgetting",
-        forgetting.get,
-        responses={200: ForgettingResponse},
-        refusals=("role_may_not", "forgetting_not_found"),
-    ),
+    *ORGANIZATION_ROUTES,
     Route(
         "POST",
         API_PATH,
@@ -282,9 +67,9 @@ ROUTES: Sequence[Route] = (
         batches.submit,
         changes=True,
         bodies=_SUBMISSIONS,
-        request_headers=(*_KEY, "traceparent"),
+        request_headers=(*KEY, "traceparent"),
         responses={202: BatchResponse},
-        refusals=(*_NOT_ONES_OWN, *_REUSED, *_PLAN, "batch_deleted"),
+        refusals=(*_NOT_ONES_OWN, *REUSED, *_PLAN, "batch_deleted"),
     ),
     Route(
         "GET",
@@ -321,7 +106,7 @@ ROUTES: Sequence[Route] = (
         "getBatch",
         conversation=batches.get_batch,
         query=OneBatchQuery,
-        request_headers=_NOT_CHANGED,
+        request_headers=NOT_CHANGED,
         responses={200: BatchWithItemsResponse, 304: None},
     ),
     Route(
@@ -331,9 +116,9 @@ ROUTES: Sequence[Route] = (
         batches.update,
         changes=True,
         bodies=(Relabelling, CancellingUpdate),
-        request_headers=(*_KEY, *_MATCH),
+        request_headers=(*KEY, *MATCH),
         responses={200: UpdatedResponse},
-        refusals=(*_CHANGED, *_REUSED, "batch_finished"),
+        refusals=(*_CHANGED, *REUSED, "batch_finished"),
     ),
     Route(
         "DELETE",
@@ -341,7 +126,7 @@ ROUTES: Sequence[Route] = (
         "deleteBatch",
         batches.delete,
         changes=True,
-        request_headers=_MATCH,
+        request_headers=MATCH,
         responses={204: None},
         refusals=(*_CHANGED, "batch_running"),
     ),
@@ -353,9 +138,9 @@ ROUTES: Sequence[Route] = (
         changes=True,
         bodies=(Retry,),
         body_is_optional=True,
-        request_headers=_KEY,
+        request_headers=KEY,
         responses={202: RetriedResponse, 200: RetriedResponse},
-        refusals=(*_REUSED, "batch_cancelled", "item_not_failed", "item_retried_already", "item_in_doubt"),
+        refusals=(*REUSED, "batch_cancelled", "item_not_failed", "item_retried_already", "item_in_doubt"),
     ),
     Route(
         "POST",
@@ -365,9 +150,9 @@ ROUTES: Sequence[Route] = (
         changes=True,
         bodies=(Cancellation,),
         body_is_optional=True,
-        request_headers=(*_KEY, *_MATCH),
+        request_headers=(*KEY, *MATCH),
         responses={200: CancelledResponse},
-        refusals=(*_CHANGED, *_REUSED, "batch_finished"),
+        refusals=(*_CHANGED, *REUSED, "batch_finished"),
     ),
     Route(
         "POST",
@@ -376,9 +161,9 @@ ROUTES: Sequence[Route] = (
         revocations.revoke_batch,
         changes=True,
         bodies=(BatchRevocation,),
-        request_headers=(*_KEY, *_MATCH),
+        request_headers=(*KEY, *MATCH),
         responses={200: RevokedResponse},
-        refusals=(*_CHANGED, *_REUSED, "batch_running", "revocation_unavailable"),
+        refusals=(*_CHANGED, *REUSED, "batch_running", "revocation_unavailable"),
     ),
     Route(
         "GET",
@@ -432,9 +217,9 @@ ROUTES: Sequence[Route] = (
         revocations.revoke_activity,
         changes=True,
         bodies=(ActivityRevocation,),
-        request_headers=_KEY,
+        request_headers=KEY,
         responses={200: RevokedActivityResponse},
-        refusals=(*_REUSED, "activity_not_found", "period_closed", "revocation_window_over", "revocation_unavailable"),
+        refusals=(*REUSED, "activity_not_found", "period_closed", "revocation_window_over", "revocation_unavailable"),
     ),
     Route(
         "POST",
@@ -442,9 +227,9 @@ ROUTES: Sequence[Route] = (
         "dismissBatch",
         batches.dismiss,
         changes=True,
-        request_headers=_KEY,
+        request_headers=KEY,
         responses={200: BatchResponse},
-        refusals=_REUSED,
+        refusals=REUSED,
     ),
     Route(
         "GET",
@@ -461,9 +246,9 @@ ROUTES: Sequence[Route] = (
         webhooks.create,
         changes=True,
         bodies=(NewWebhook,),
-        request_headers=_KEY,
+        request_headers=KEY,
         responses={201: WebhookWithSecretResponse},
-        refusals=("role_may_not", "too_many_webhooks", "webhook_deleted", *_NO_WEBHOOKS, *_REUSED),
+        refusals=("role_may_not", "too_many_webhooks", "webhook_deleted", *_NO_WEBHOOKS, *REUSED),
     ),
     Route(
         "GET",
@@ -490,9 +275,9 @@ ROUTES: Sequence[Route] = (
         "rotateWebhookSecret",
         webhooks.rotate_secret,
         changes=True,
-        request_headers=_KEY,
+        request_headers=KEY,
         responses={200: WebhookWithSecretResponse},
-        refusals=("role_may_not", *_NO_WEBHOOKS, *_REUSED),
+        refusals=("role_may_not", *_NO_WEBHOOKS, *REUSED),
     ),
     Route(
         "POST",

@@ -28,7 +28,8 @@ from orchestrator.process.kafka_settings import UnsafeKafkaError, connection_con
 from orchestrator.process.loopback import is_this_machine
 from orchestrator.process.outgoing import heeds_environment, without_credentials
 from orchestrator.process.refused_start import RefusedStartError
-from orchestrator.process.settings import API_ROLE, LOOPBACK, WORKER_ROLE, Settings
+from orchestrator.process.server_settings import API_ROLE, WORKER_ROLE
+from orchestrator.process.settings import LOOPBACK, Settings
 from orchestrator.storage.connecting import session_values
 from orchestrator.storage.database import create_database_engine, session_limits
 from orchestrator.storage.migrate import newest_version

@@ -14,9 +14,10 @@ from typing import Any
 
 from orchestrator.files import cells
 from orchestrator.files.cells import BadCellError, Cell
+from orchestrator.files.headers import Column, column_of
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.submissions import TABLES
-from orchestrator.files.tables import Column, TableCheck, TableRow, column_of, read_table, repeated
+from orchestrator.files.tables import TableCheck, TableRow, read_table, repeated
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE, MAX_DURATION_MINUTES, MIN_DURATION_MINUTES
 from schemas.spelling import canonical
 

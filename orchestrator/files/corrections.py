@@ -16,10 +16,11 @@ from orchestrator.files import cells, forms, formulas
 from orchestrator.files.cells import BadCellError, Cell
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.documents import one_document
-from orchestrator.files.mistakes import BadFileError, FileMistake
+from orchestrator.files.headers import Column
+from orchestrator.files.mistakes import BadFileError, FileMistake, excerpt
 from orchestrator.files.registrations import COLUMNS
 from orchestrator.files.submissions import TABLES, unknown_ending
-from orchestrator.files.tables import Column, TableRow, excerpt, no_rows, read_table, repeated
+from orchestrator.files.tables import TableRow, no_rows, read_table, repeated
 from schemas.api.reading import RefusedRequestError
 from schemas.api.retries import read_retry
 from schemas.fields import canonical_id

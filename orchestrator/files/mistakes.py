@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+MAX_SHOWN_CHARACTERS = 200
+"""A mistake shows no more of a value. No column has a longer name, and the beginning of a value is enough to find a mistake."""
+
 
 @dataclass(frozen=True, slots=True)
 class FileMistake:
@@ -43,3 +46,8 @@ class BadFileError(Exception):
     def __init__(self, mistakes: Sequence[FileMistake]) -> None:
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = tuple(mistakes)
+
+
+def excerpt(text: str) -> str:
+    """A value as a mistake quotes it, cut if it is long."""
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"

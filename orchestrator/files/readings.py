@@ -16,10 +16,11 @@ import orjson
 
 from orchestrator.files import cells
 from orchestrator.files.cells import Cell
+from orchestrator.files.headers import Column, column_of
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import COLUMNS
 from orchestrator.files.remarks import FileRemark, RemarkCode
-from orchestrator.files.tables import Column, TableContent, TableRow, column_of, no_rows, read_content, repeated
+from orchestrator.files.tables import TableContent, TableRow, no_rows, read_content, repeated
 
 # The largest workbook that is read takes 60 MB. This is a limit for files that nobody has thought of.
 _MAX_MEMORY_BYTES = 1 << 30

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from orchestrator.files import cells
+from orchestrator.files.headers import Column
 from orchestrator.files.mistakes import FileMistake
-from orchestrator.files.tables import Column, Table, TableRow, no_rows, read_table, repeated
+from orchestrator.files.tables import Table, TableRow, no_rows, read_table, repeated
 
 # The names that people give these columns, in English and Norwegian. docs/files.md lists them, and a test compares the two.
 COLUMNS: Sequence[Column] = (

@@ -1,7 +1,6 @@
 """Reads a table with a header, in any supported format. Returns records with parsed values, or raises all mistakes at once."""
 
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +13,6 @@ from orchestrator.files import delimited
 from orchestrator.files.cells import (
     WITH_DECIMALS,
     BadCellError,
-    BrokenCell,
-    Cell,
     DecimalIdError,
     has_no_unit,
     is_blank,
@@ -27,15 +24,22 @@ from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.division import Split, holds_rows, split_duration
 from orchestrator.files.encodings import misread_part, unusual_letters
 from orchestrator.files.formulas import text_of_formula
-from orchestrator.files.mistakes import BadFileError, FileMistake
+from orchestrator.files.headers import (
+    Column,
+    Header,
+    Row,
+    are_blank,
+    fits,
+    is_above_header,
+    is_header_below,
+    normal,
+    read_header,
+    repeats_header,
+    unread_titles,
+    untitled_with_value,
+)
+from orchestrator.files.mistakes import MAX_SHOWN_CHARACTERS, BadFileError, FileMistake, excerpt
 from orchestrator.files.remarks import Doubts, FileRemark, RemarkCode, about_names, about_rows, first_of
-from schemas.spelling import visible
-
-# Blanks, underscores and hyphens of every width.
-_SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
-
-# No column has a longer name, and the beginning of a value is enough to find a mistake.
-_MAX_SHOWN_CHARACTERS = 200
 
 # An id with other decimals than `.0`, and its whole part. No program has made it from a whole number.
 _OTHER_DECIMALS = re.compile(r"([0-9]+)[.,](?:[1-9]|[0-9]{2,})")
@@ -43,31 +47,8 @@ _OTHER_DECIMALS = re.compile(r"([0-9]+)[.,](?:[1-9]|[0-9]{2,})")
 # Hardly any activity takes as few minutes.
 _LONGEST_SHORT_MINUTES = 9
 
-# Above the header, a title can have two cells: `Avdeling:` and `Oslo`.
-_MOST_CELLS_ABOVE = 2
-
 # Enough for five in every row of the largest default submission. A damaged file can have millions, which nobody would read.
 _MOST_MISTAKES = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column to read. `parse` takes a cell, and raises BadCellError. `code` is that of a mistake which has none of its own.
-
-    The values of a column that `is_private` are never shown. In one that `is_duration`, hours may have a decimal comma. In one that
-    `is_compared` with exported values, doubtful letters give no remark, because they may be the exported ones. Below a title, a row with one
-    column that `is_enough` is the header; else a header needs two columns.
-    """
-
-    name: str
-    parse: Callable[[Cell], Any]
-    aliases: Sequence[str] = ()
-    is_required: bool = True
-    is_private: bool = False
-    code: str = "bad_value"
-    is_duration: bool = False
-    is_compared: bool = False
-    is_enough: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,38 +120,38 @@ def read_content(
     The header is the first row that is not blank. Up to five rows with one or two cells, such as a title, may stand above it. A title matches a
     column's name or an alias in upper or lower case, with blanks, underscores or hyphens. Columns with other titles are not read, with a remark.
     """
-    known = {_normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
+    known = {normal(alias): column for column in columns for alias in (column.name, *column.aliases)}
     mistakes: list[FileMistake] = []
     records: list[TableRow] = []
     untitled: set[int] = set()
     doubts = Doubts()
-    header: _Header | None = None
-    above: list[_Row] = []
+    header: Header | None = None
+    above: list[Row] = []
     unread_rows = 0
     try:
         source = _opened(name, raw, known)
         for row in source.rows:
-            if _is_blank(row.cells):
+            if are_blank(row.cells):
                 continue
             if len(mistakes) >= _MOST_MISTAKES:
                 raise UnreadableFileError("has more mistakes than are listed here", row.line)
-            if header is None and len(above) < delimited.MOST_ROWS_ABOVE and _is_above_header(row, known):
+            if header is None and len(above) < delimited.MOST_ROWS_ABOVE and is_above_header(row, known):
                 above.append(row)
             elif header is None:
-                if above and not _is_header_below(above, row, known):
+                if above and not is_header_below(above, row, known):
                     # The rows above may be records, so the first row has to be the header.
                     row, above = above[0], []
-                header = _read_header(name, row, known, columns, source.sheet)
+                header = read_header(name, row, known, columns, source.sheet)
                 _refuse_swallowed_rows(name, row, header, source.delimiter, doubts)
             elif most_rows is not None and len(records) >= most_rows:
                 unread_rows += 1
             else:
                 records.append(_record(name, row, header, source.delimiter, mistakes, doubts))
-                untitled.update(_untitled_with_value(header, row.cells))
+                untitled.update(untitled_with_value(header, row.cells))
     except UnreadableFileError as error:
         raise BadFileError([*mistakes, FileMistake(name, str(error), line=error.line)]) from error
     if header is None and above:
-        header, above = _read_header(name, above[0], known, columns, source.sheet), []
+        header, above = read_header(name, above[0], known, columns, source.sheet), []
     if header is None:
         raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
     mistakes += _changed_ids(records, doubts)
@@ -182,14 +163,7 @@ def read_content(
         remarks = []
     remarks += [*source.remarks, *_remarks(name, header, source, records, sorted(untitled)), *doubts.remarks(name)]
     found = frozenset(column.name for column in header.found if column is not None)
-    return TableContent(records, mistakes, remarks, found, _unread(header), len(records) + unread_rows)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    number: int
-    line: int | None
-    cells: Sequence[Cell]
+    return TableContent(records, mistakes, remarks, found, unread_titles(header), len(records) + unread_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +171,7 @@ class _Source:
     """The rows of a file as they are read. Rows and columns count from 1. A workbook has no delimiter, and its
     encoding is certain; `sheet` is the one that is read if there are others."""
 
-    rows: Iterable[_Row]
+    rows: Iterable[Row]
     delimiter: str | None = None
     remarks: Sequence[FileRemark] = ()
     encoding: str = delimited.UTF_8
@@ -206,27 +180,16 @@ class _Source:
     hidden_columns: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """The titles in the file, and the column of each; None for a title that is not read. `plain_titles` are the positions
-    of the titles that are read, and these titles as they are compared; `untitled` are the positions of blank ones."""
-
-    titles: Sequence[str]
-    found: Sequence[Column | None]
-    plain_titles: Sequence[tuple[int, str]]
-    untitled: Sequence[int]
-
-
 def _opened(name: str, raw: bytes, known: Mapping[str, Column]) -> _Source:
     if PurePath(name).suffix.lower() == ".xlsx":
         return _workbook(name, raw)
 
     def recognized(titles: Sequence[str]) -> int:
-        return sum(_normal(text_of_formula(title)) in known for title in titles)
+        return sum(normal(text_of_formula(title)) in known for title in titles)
 
     text, encoding = delimited.decode(raw)
     delimiter, divided = delimited.rows_of(text, recognized)
-    rows = (_Row(number, line, [text_of_formula(each) for each in texts]) for number, line, texts in divided)
+    rows = (Row(number, line, [text_of_formula(each) for each in texts]) for number, line, texts in divided)
     return _Source(rows, delimiter, encoding=encoding)
 
 
@@ -242,94 +205,25 @@ def _workbook(name: str, raw: bytes) -> _Source:
     if sheet.hidden_sheets:
         detail = f"hidden sheets are not read: {', '.join(sheet.hidden_sheets)}"
         remarks.append(about_names(name, RemarkCode.HIDDEN_SHEETS, detail, sheet.hidden_sheets))
-    rows = (_Row(number, None, cells) for number, cells in sheet.rows())
+    rows = (Row(number, None, cells) for number, cells in sheet.rows())
     named = sheet.name if sheet.other_sheets else None
     return _Source(rows, None, remarks, sheet=named, hidden_rows=sheet.hidden_rows, hidden_columns=sheet.hidden_columns)
 
 
-def _normal(title: str) -> str:
-    plain = unicodedata.normalize("NFKC", visible(title[:_MAX_SHOWN_CHARACTERS]))
-    return _SEPARATORS.sub(" ", plain).strip().casefold()
-
-
-def column_of(title: str, columns: Sequence[Column]) -> str | None:
-    """The name of the column that a header's title means, or None."""
-    wanted = _normal(title)
-    return next((column.name for column in columns if wanted in map(_normal, (column.name, *column.aliases))), None)
-
-
-def _is_blank(cells: Sequence[Cell]) -> bool:
-    return all(map(is_blank, cells))
-
-
-def _is_above_header(row: _Row, known: Mapping[str, Column]) -> bool:
-    """Whether the row can be a title above the header: it has one or two cells, and none is a column's title."""
-    filled = _filled_cells(row)
-    return len(filled) <= _MOST_CELLS_ABOVE and not any(_normal(shown(cell)) in known for cell in filled)
-
-
-def _is_header_below(above: Sequence[_Row], row: _Row, known: Mapping[str, Column]) -> bool:
-    """Whether the row is a header, and the rows above it are titles and no records."""
-    found = {
-        position: column for position, cell in enumerate(row.cells) if (column := known.get(_normal(shown(cell)))) is not None
-    }
-    # Dates and durations: a record has them, and no other text fits.
-    forms = {position: column for position, column in found.items() if not (_fits(column, "x") or _fits(column, ""))}
-    is_header = len(found) > 1 or any(column.is_enough for column in found.values())
-    return is_header and all(_is_title(each, len(_filled_cells(row)), forms) for each in above)
-
-
-def _is_title(row: _Row, width: int, forms: Mapping[int, Column]) -> bool:
-    """Whether the row above the header is no record: it has only one cell, or two and none of the dates and durations that a record has."""
-    count = len(_filled_cells(row))
-    has_form = any(_fits(column, row.cells[position]) for position, column in forms.items() if position < len(row.cells))
-    return count < width and (count == 1 or (bool(forms) and not has_form))
-
-
-def _filled_cells(row: _Row) -> Sequence[Cell]:
-    return [cell for cell in row.cells if not is_blank(cell)]
-
-
-def _read_header(name: str, row: _Row, known: Mapping[str, Column], columns: Sequence[Column], sheet: str | None) -> _Header:
-    """The header in this row, and in this sheet if there are others. Raises BadFileError with all its mistakes."""
-    of_sheet = "" if sheet is None else f" of the sheet {excerpt(sheet)}"
-    titles = [" ".join(shown(cell).split()) for cell in row.cells]
-    found = [known.get(_normal(title)) for title in titles]
-    mistakes = [
-        FileMistake(name, cell.reason, row.number, row.line, value=shown(cell))
-        for cell in row.cells
-        if isinstance(cell, BrokenCell)
-    ]
-    for column in columns:
-        times = found.count(column)
-        if times > 1:
-            detail = "is in the header more than once; remove or rename all but one"
-            mistakes.append(FileMistake(name, detail, row.number, row.line, column.name, code="repeated_column"))
-        elif times == 0 and column.is_required:
-            other_names = f" (or {', '.join(column.aliases)})" if column.aliases else ""
-            detail = f"is missing from the header{of_sheet}{other_names}"
-            mistakes.append(FileMistake(name, detail, row.number, row.line, column.name, code="missing_column"))
-    if mistakes:
-        raise BadFileError(mistakes)
-    plain = [*enumerate(map(_normal, titles))]
-    read = [(position, title) for position, title in plain if found[position] is not None]
-    return _Header(titles, found, read, [position for position, title in plain if not title])
-
-
-def _refuse_swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None, doubts: Doubts) -> None:
+def _refuse_swallowed_rows(name: str, row: Row, header: Header, delimiter: str | None, doubts: Doubts) -> None:
     mistake = _swallowed_rows(name, row, header, delimiter, doubts)
     if mistake is not None:
         raise BadFileError([mistake])
 
 
-def _swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None, doubts: Doubts) -> FileMistake | None:
+def _swallowed_rows(name: str, row: Row, header: Header, delimiter: str | None, doubts: Doubts) -> FileMistake | None:
     """The mistake of a cell that holds other rows, or None. Adds the row to the doubts if its cell only may hold rows."""
     broken = [position for position, cell in enumerate(row.cells) if isinstance(cell, str) and ("\n" in cell or "\r" in cell)]
     if delimiter is None or not broken:
         return None
     texts = [str(cell) for cell in row.cells]
     width = len(header.titles)
-    forms = [position for position, column in enumerate(header.found) if column is not None and not _fits(column, "x")]
+    forms = [position for position, column in enumerate(header.found) if column is not None and not fits(column, "x")]
     is_doubtful = False
     for position in broken:
         if not holds_rows(texts, position, width, delimiter, partial(_may_be_record, header, forms)):
@@ -346,14 +240,14 @@ def _swallowed_rows(name: str, row: _Row, header: _Header, delimiter: str | None
     return None
 
 
-def _is_record(header: _Header, cells: Sequence[str]) -> bool:
+def _is_record(header: Header, cells: Sequence[str]) -> bool:
     """Whether each of these cells fits its column."""
     padded = chain(cells, repeat(""))
-    fitting = all(column is None or _fits(column, text) for column, text in zip(header.found, padded, strict=False))
-    return fitting and _is_blank(cells[len(header.found) :])
+    fitting = all(column is None or fits(column, text) for column, text in zip(header.found, padded, strict=False))
+    return fitting and are_blank(cells[len(header.found) :])
 
 
-def _is_proven_record(header: _Header, forms: Collection[int], is_free_text: bool, cells: Sequence[str]) -> bool:
+def _is_proven_record(header: Header, forms: Collection[int], is_free_text: bool, cells: Sequence[str]) -> bool:
     """Whether the cells fit, and free text would not look like that: they have two forms, or one and a cell for each title.
 
     `forms` are the positions of columns that do not take any text, such as dates. A cell for each title is enough in a column
@@ -364,7 +258,7 @@ def _is_proven_record(header: _Header, forms: Collection[int], is_free_text: boo
     return is_proof and _is_record(header, cells)
 
 
-def _may_be_record(header: _Header, forms: Collection[int], cells: Sequence[str]) -> bool:
+def _may_be_record(header: Header, forms: Collection[int], cells: Sequence[str]) -> bool:
     """Whether the cells fit, and one has a form or there is one for each title. Lines of an address can look like that, too."""
     return (_filled(forms, cells) > 0 or len(cells) == len(header.titles)) and _is_record(header, cells)
 
@@ -373,28 +267,18 @@ def _filled(positions: Collection[int], cells: Sequence[str]) -> int:
     return sum(position < len(cells) and not is_blank(cells[position]) for position in positions)
 
 
-def _fits(column: Column, cell: Cell) -> bool:
-    try:
-        column.parse(cell)
-    except BadCellError:
-        return False
-    return True
-
-
-def _record(
-    name: str, row: _Row, header: _Header, delimiter: str | None, mistakes: list[FileMistake], doubts: Doubts
-) -> TableRow:
+def _record(name: str, row: Row, header: Header, delimiter: str | None, mistakes: list[FileMistake], doubts: Doubts) -> TableRow:
     """The row's values. Adds its mistakes to `mistakes`, and the row to the doubts that it raises."""
     titles = header.titles
     swallowed = _swallowed_rows(name, row, header, delimiter, doubts)
     if swallowed is not None:
         mistakes.append(swallowed)
         return TableRow(row.number, row.line, {})
-    if not _is_blank(row.cells[len(titles) :]):
+    if not are_blank(row.cells[len(titles) :]):
         detail = f"has {len(row.cells)} cells, but the header has {len(titles)}; put texts that contain the delimiter in quotes"
         mistakes.append(FileMistake(name, detail, row.number, row.line, code="too_many_cells"))
         return TableRow(row.number, row.line, {})
-    if _repeats(header, row.cells):
+    if repeats_header(header, row.cells):
         detail = "repeats the header; remove this row"
         mistakes.append(FileMistake(name, detail, row.number, row.line, code="bad_value"))
         return TableRow(row.number, row.line, {})
@@ -435,14 +319,14 @@ def _changed_ids(records: Sequence[TableRow], doubts: Doubts) -> Iterator[FileMi
             yield from mistakes
 
 
-def _doubt_notes(row: _Row, notes: str, column: Column, delimiter: str | None, doubts: Doubts) -> None:
+def _doubt_notes(row: Row, notes: str, column: Column, delimiter: str | None, doubts: Doubts) -> None:
     if delimiter is not None and is_only_hashes(notes):
         doubts.hashes.append(row.number)
-    if not column.is_compared and misread_part(notes[:_MAX_SHOWN_CHARACTERS]) is not None:
+    if not column.is_compared and misread_part(notes[:MAX_SHOWN_CHARACTERS]) is not None:
         doubts.misread.append(row.number)
 
 
-def _refuse_split_duration(row: _Row, position: int, doubts: Doubts) -> None:
+def _refuse_split_duration(row: Row, position: int, doubts: Doubts) -> None:
     """Raises BadCellError if the duration at this position was split at a comma. Adds the row to the doubts if it may have been."""
     neighbours = [*map(str, row.cells[position : position + 2])]
     match split_duration(neighbours):
@@ -457,29 +341,6 @@ def _refuse_split_duration(row: _Row, position: int, doubts: Doubts) -> None:
             pass
 
 
-def _repeats(header: _Header, cells: Sequence[Cell]) -> bool:
-    """Whether the cells are the titles of the columns that are read."""
-    return bool(header.plain_titles) and all(
-        position < len(cells) and _normal(shown(cells[position])) == title for position, title in header.plain_titles
-    )
-
-
-def excerpt(text: str) -> str:
-    """A value as a mistake quotes it, cut if it is long."""
-    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}…"
-
-
-def _unread(header: _Header) -> Sequence[str]:
-    return [excerpt(title) for title, column in zip(header.titles, header.found, strict=True) if title and column is None]
-
-
-def _untitled_with_value(header: _Header, cells: Sequence[Cell]) -> Iterator[int]:
-    """The positions of the row's values in columns without a title."""
-    for position in header.untitled:
-        if position < len(cells) and cells[position] != "" and not is_blank(cells[position]):
-            yield position
-
-
 def _letters(position: int) -> str:
     """The letters by which a spreadsheet program names the column at this position, which counts from 0: A, Z, AA."""
     before, letter = divmod(position, len(ascii_uppercase))
@@ -487,9 +348,9 @@ def _letters(position: int) -> str:
 
 
 def _remarks(
-    name: str, header: _Header, source: _Source, records: Sequence[TableRow], untitled: Sequence[int]
+    name: str, header: Header, source: _Source, records: Sequence[TableRow], untitled: Sequence[int]
 ) -> Iterator[FileRemark]:
-    unread = _unread(header)
+    unread = unread_titles(header)
     if unread:
         yield about_names(name, RemarkCode.UNKNOWN_COLUMNS, f"not read: {', '.join(unread)}", unread)
     if untitled:
@@ -517,7 +378,7 @@ def _remarks(
         yield about_names(name, RemarkCode.HIDDEN_COLUMNS, detail, columns)
 
 
-def _names(header: _Header, records: Sequence[TableRow]) -> Iterator[str]:
+def _names(header: Header, records: Sequence[TableRow]) -> Iterator[str]:
     """The ids and names in the records."""
     columns = [column.name for column in header.found if column is not None and not column.is_private]
     for record in records:

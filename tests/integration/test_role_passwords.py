@@ -7,7 +7,8 @@ from pydantic import SecretStr
 from sqlalchemy import URL
 from sqlalchemy.exc import OperationalError
 
-from orchestrator.process.settings import API_ROLE, WORKER_ROLE, Settings
+from orchestrator.process.server_settings import API_ROLE, WORKER_ROLE
+from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import upgrade
 

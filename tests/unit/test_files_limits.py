@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from openpyxl import Workbook
 
-from orchestrator.files import submissions, tables
+from orchestrator.files import headers, submissions, tables
 from orchestrator.files.corrections import Corrections, read_corrections
 from orchestrator.files.delimited import UnreadableFileError, decode, rows_of
 from orchestrator.files.documents import documents_by_line, one_document
@@ -219,7 +219,9 @@ def test_the_number_of_listed_mistakes_is_limited_and_the_rest_is_mentioned(monk
 def test_rows_after_the_most_that_are_wanted_are_only_counted(most: int | None, read: int) -> None:
     parsed: list[object] = []
     raw = b"mentor\n\nm\n\nm\nm\n \nm\nm\n"
-    content = tables.read_content("a.csv", raw, [tables.Column("mentor", parsed.append)], lambda _name, _rows: (), most_rows=most)
+    content = tables.read_content(
+        "a.csv", raw, [headers.Column("mentor", parsed.append)], lambda _name, _rows: (), most_rows=most
+    )
     assert (len(parsed), len(content.rows), content.row_count) == (read, read, 5)
 
 

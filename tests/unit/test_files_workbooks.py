@@ -17,9 +17,10 @@ from openpyxl import Workbook
 from orchestrator.files import number_formats, packages, workbooks
 from orchestrator.files.cells import identifier, optional_date
 from orchestrator.files.corrections import read_corrections
+from orchestrator.files.headers import Column
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.registrations import read_registrations
-from orchestrator.files.tables import Column, no_rows, read_table
+from orchestrator.files.tables import no_rows, read_table
 from orchestrator.files.workbooks import unescaped
 from tests.unit.test_files_submissions import item_of
 from tests.unit.test_files_tables import mistakes, values
