@@ -1,20 +1,18 @@
 """Row 70 of the fault catalogue: notes are erased while something copies them."""
 
 import itertools
+from collections.abc import Set
 from datetime import date, timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches import operations
-from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.process.settings import Settings
-from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
-from tests.faults.test_races import looking
-from tests.simulation.interleaving import Deadlocks, Run, mark_statements
+from tests.faults.every_interleaving import run_every_interleaving
 from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, Pipeline, item
 from tests.support.revoking import revoke
@@ -63,7 +61,7 @@ class Scene:
     def revoke(self) -> None:
         revoke(self.pipeline, self.batch_id, actor=ADMIN)
 
-    def judge(self, watcher: Connection, story: str) -> None:
+    def judge(self, watcher: Connection, _done: Set[str], story: str) -> None:
         self.pipeline.drain()
         erase(self.pipeline, self.batch_id, 1 - self.position, actor=ADMIN)
         held = watcher.execute(_HELD, {"batch_id": self.batch_id}).scalars().all()
@@ -74,28 +72,4 @@ class Scene:
 def test_row_70_no_interleaving_keeps_a_copy_of_erased_notes(
     pipeline: Pipeline, settings: Settings, engine: Engine, rival: str
 ) -> None:
-    """Every interleaving with one change of turns: the other runs completely, or as far as a lock lets it."""
-    deadlocks = Deadlocks()
-    for each in (pipeline.engine, pipeline.api):
-        deadlocks.watch(each)
-        mark_statements(each)
-    with looking(engine) as watcher:
-        for one, other in (("erase", rival), (rival, "erase")):
-            assert _interleave(pipeline, rival, one, other, watcher) >= 2, f"{one} was not interrupted by {other}"
-    assert deadlocks.count == 0
-    assert verify(engine, settings).breaches == []
-
-
-def _interleave(pipeline: Pipeline, kind: str, one: str, other: str, watcher: Connection) -> int:
-    for stop_at in itertools.count():
-        scene = Scene(pipeline, kind)
-        first, second = Run(one, getattr(scene, one), stop_at=stop_at), Run(other, getattr(scene, other))
-        if not first.begin():
-            return stop_at
-        if not second.beside(first, watcher):
-            first.resume()
-        story = f"{one} waits before {first.stopped_at!r}, {other} comes between"
-        for run in (first, second):
-            assert run.error is None or isinstance(run.error, OperationError), f"{story}: {run.error!r}"
-        scene.judge(watcher, story)
-    raise AssertionError
+    run_every_interleaving(pipeline, settings, engine, ("erase", rival), lambda _: Scene(pipeline, rival), least=2)

@@ -27,7 +27,7 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.sweeping import Overdue
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, batch_lock_key, new_batch_id
-from tests.faults.test_races import looking
+from tests.faults.every_interleaving import looking
 from tests.simulation.interleaving import Deadlocks, Run, mark_statements
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors, record
 from tests.support.toy import BATCH_ID, command

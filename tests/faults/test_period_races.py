@@ -1,6 +1,7 @@
 """Row 63 of the fault catalogue: a period is closed while its records are registered, retried, revoked; and a crash in between."""
 
 import itertools
+from collections.abc import Set
 from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,14 +10,13 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches import operations
-from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import NewItem, RetryRequest
 from orchestrator.process.settings import Settings
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
-from tests.faults.test_races import looking
-from tests.simulation.interleaving import Crash, Deadlocks, Run, mark_statements
+from tests.faults.every_interleaving import looking, run_every_interleaving
+from tests.simulation.interleaving import Crash, Run, mark_statements
 from tests.support.closing import close
 from tests.support.pipeline import ADMIN, Pipeline, item
 from tests.support.revoking import revoke, revoke_one
@@ -75,6 +75,11 @@ class Scene:
     def revoke_one(self) -> None:
         revoke_one(self.pipeline, UUID(DerivedIds(self.batch_id).activity_id(2)), actor=ADMIN)
 
+    def judge(self, _watcher: Connection, _done: Set[str], story: str) -> None:
+        assert self.at_closing is not None, f"{story}: the period was not closed"
+        self.pipeline.drain()
+        assert self.records() == self.at_closing, story
+
 
 @pytest.mark.parametrize(
     "rival",
@@ -91,34 +96,14 @@ class Scene:
 def test_row_63_once_a_period_is_closed_nothing_in_it_changes(
     pipeline: Pipeline, settings: Settings, engine: Engine, rival: str
 ) -> None:
-    """Every interleaving with one change of turns: the other runs whole, or as far as a lock lets it."""
-    deadlocks = Deadlocks()
-    for each in (pipeline.engine, pipeline.api):
-        deadlocks.watch(each)
-        mark_statements(each)
-    with looking(engine) as watcher:
-        for one, other in (("close", rival), (rival, "close")):
-            assert interleave(pipeline, one, other, watcher) >= 3, f"{one} was not interrupted by {other}"
-    assert deadlocks.count == 0
-    assert verify(engine, settings).breaches == []
-
-
-def interleave(pipeline: Pipeline, one: str, other: str, watcher: Connection) -> int:
-    """A scene for each statement of the one, before which the other comes; how many there were."""
-    for stop_at in itertools.count():
-        scene = Scene(pipeline, watcher, overriding="override" in (one, other))
-        first, second = Run(one, getattr(scene, one), stop_at=stop_at), Run(other, getattr(scene, other))
-        if not first.begin():
-            return stop_at
-        if not second.beside(first, watcher):
-            first.resume()
-        story = f"{one} waits before {first.stopped_at!r}, {other} comes between"
-        for run in (first, second):
-            assert run.error is None or isinstance(run.error, OperationError), f"{story}: {run.error!r}"
-        assert scene.at_closing is not None, f"{story}: the period was not closed"
-        pipeline.drain()
-        assert scene.records() == scene.at_closing, story
-    raise AssertionError
+    run_every_interleaving(
+        pipeline,
+        settings,
+        engine,
+        ("close", rival),
+        lambda watcher: Scene(pipeline, watcher, overriding=rival == "override"),
+        least=3,
+    )
 
 
 def test_row_63_a_crash_while_the_period_is_closed_leaves_it_open_or_closed_with_its_history_and_its_event(

@@ -5,7 +5,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from functools import partial
@@ -22,8 +22,9 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
+from tests.faults.every_interleaving import interleave, looking
 from tests.faults.roles import assert_exactly_once, count, expanded
-from tests.simulation.interleaving import Run, mark_statements
+from tests.simulation.interleaving import mark_statements
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors, record
 from tests.support.upstream import submitted, upstream_item
 from tests.support.waiting import PATIENCE_S
@@ -140,6 +141,22 @@ class Scene:
         except OperationError:
             return None
 
+    def judge(self, _watcher: Connection, done: Set[str], story: str) -> None:
+        """A change that was reported as done is visible at the end."""
+        view = self.seen()
+        activities = count(self.pipeline.engine, f"registration.activity WHERE batch_id = '{self.batch_id}'")
+        if "delete" in done:
+            assert view is None, f"{story}: the deleted batch is visible again"
+            assert activities == 2, f"{story}: the delete changed activities"
+            return
+        assert view is not None, story
+        assert view.batch.counts.pending == 0, story
+        assert activities == view.batch.counts.completed, f"{story}: an item was cancelled and registered"
+        if "cancel" in done:
+            assert view.batch.status == "cancelled", story
+        elif "retry" in done:
+            assert [one.attempt for one in view.items] == [1, 2, 1], story
+
 
 RACES = [
     ("register", "cancel"),
@@ -159,49 +176,16 @@ def test_row_30_one_stops_before_each_of_its_statements_and_the_other_comes_betw
     mark_statements(pipeline.api)
     with looking(engine) as watcher:
         for one, other in [*RACES, *((other, one) for one, other in RACES)]:
-            stops = interleave(pipeline, one, other, watcher)
+            stops = interleave(partial(scene_for, pipeline, one, other), one, other, watcher)
             assert stops >= 3, f"{one} was not interrupted by {other}"
     assert verify(engine, settings).breaches == []
 
 
-def interleave(pipeline: Pipeline, one: str, other: str, watcher: Connection) -> int:
-    """A new scene for each statement of the first, before which the second runs. Returns how many there were."""
-    for stop_at in itertools.count():
-        scene = Scene(pipeline, registered="register" not in (one, other))
-        if "delete" in (one, other):
-            scene.fold()
-        first, second = Run(one, getattr(scene, one), stop_at=stop_at), Run(other, getattr(scene, other))
-        if not first.begin():
-            return stop_at
-        if not second.beside(first, watcher):
-            first.resume()
-        story = f"{one} waits before {first.stopped_at!r}, {other} comes between"
-        for run in (first, second):
-            assert run.error is None or isinstance(run.error, OperationError), f"{story}: {run.error!r}"
-        judge(scene, {run.name for run in (first, second) if run.error is None}, story)
-    raise AssertionError
-
-
-def looking(engine: Engine) -> Connection:
-    """A session that only reads."""
-    return engine.execution_options(isolation_level="AUTOCOMMIT").connect()
-
-
-def judge(scene: Scene, done: set[str], story: str) -> None:
-    """A change that was reported as done is visible at the end."""
-    view = scene.seen()
-    activities = count(scene.pipeline.engine, f"registration.activity WHERE batch_id = '{scene.batch_id}'")
-    if "delete" in done:
-        assert view is None, f"{story}: the deleted batch is visible again"
-        assert activities == 2, f"{story}: the delete changed activities"
-        return
-    assert view is not None, story
-    assert view.batch.counts.pending == 0, story
-    assert activities == view.batch.counts.completed, f"{story}: an item was cancelled and registered"
-    if "cancel" in done:
-        assert view.batch.status == "cancelled", story
-    elif "retry" in done:
-        assert [one.attempt for one in view.items] == [1, 2, 1], story
+def scene_for(pipeline: Pipeline, one: str, other: str, _watcher: Connection) -> Scene:
+    scene = Scene(pipeline, registered="register" not in (one, other))
+    if "delete" in (one, other):
+        scene.fold()
+    return scene
 
 
 # --- Row 32 -----------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from orchestrator.verification.verify import verify
 from producers.producer import EventProducer
 from schemas.envelope import Topic
 from tests.faults.roles import expanded, fold, running_role
-from tests.support.faulty_service import Fault, FaultyService, faulty_service
+from tests.support.faulty_service import Fault, FaultyService, faulty_service, impatient
 from tests.support.kafka import committed_offsets, reading
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.waiting import eventually
@@ -33,15 +33,7 @@ def service() -> Iterator[FaultyService]:
 
 @pytest.fixture
 def asking(settings: Settings, service: FaultyService) -> Settings:
-    """Impatient settings, but patient enough that a busy machine is not mistaken for a hanging service."""
-    return settings.model_copy(
-        update={
-            "registration_url": service.url,
-            "registration_request_timeout_ms": 1_000,
-            "registration_deadline_ms": DEADLINE_MS,
-            "registration_breaker_max_pause_ms": 100,
-        }
-    )
+    return impatient(settings, service, timeout_ms=1_000, deadline_ms=DEADLINE_MS)
 
 
 def test_row_35_service_that_fails_in_every_way_and_is_away_beyond_the_deadline(

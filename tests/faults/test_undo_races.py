@@ -1,6 +1,7 @@
 """Row 58 of the fault catalogue: a revocation, and another change of the same records at the same time."""
 
 import itertools
+from collections.abc import Set
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -8,14 +9,11 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches import operations
-from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import NewItem, RetryRequest
 from orchestrator.process.settings import Settings
-from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
-from tests.faults.test_races import looking
-from tests.simulation.interleaving import Deadlocks, Run, mark_statements
+from tests.faults.every_interleaving import run_every_interleaving
 from tests.support.pipeline import ADMIN, Pipeline, item
 from tests.support.revoking import revoke, revoke_one
 
@@ -74,7 +72,7 @@ class Scene:
     def delete(self) -> None:
         self.pipeline.call(operations.delete_batch, ADMIN, self.batch_id)
 
-    def judge(self, watcher: Connection, done: set[str], story: str) -> None:
+    def judge(self, watcher: Connection, done: Set[str], story: str) -> None:
         """What each caller was told agrees with what is visible after everything has been processed."""
         self.pipeline.drain()
         assert watcher.execute(_WRONG_KEYS, {"day": self.day}).all() == [], story
@@ -94,29 +92,6 @@ class Scene:
 def test_row_58_another_change_before_each_statement_of_a_revocation_and_the_reverse(
     pipeline: Pipeline, settings: Settings, engine: Engine, rival: str
 ) -> None:
-    """Every interleaving with one change of turns: the other runs completely, or as far as a lock lets it."""
-    deadlocks = Deadlocks()
-    for each in (pipeline.engine, pipeline.api):
-        deadlocks.watch(each)
-        mark_statements(each)
-    with looking(engine) as watcher:
-        for one, other in (("revoke", rival), (rival, "revoke")):
-            assert interleave(pipeline, one, other, watcher) >= 5, f"{one} was not interrupted by {other}"
-    assert deadlocks.count == 0
-    assert verify(engine, settings).breaches == []
-
-
-def interleave(pipeline: Pipeline, one: str, other: str, watcher: Connection) -> int:
-    """A new scene for each statement of the first, before which the second runs. Returns how many there were."""
-    for stop_at in itertools.count():
-        scene = Scene(pipeline, is_overridden="override" not in (one, other))
-        first, second = Run(one, getattr(scene, one), stop_at=stop_at), Run(other, getattr(scene, other))
-        if not first.begin():
-            return stop_at
-        if not second.beside(first, watcher):
-            first.resume()
-        story = f"{one} waits before {first.stopped_at!r}, {other} comes between"
-        for run in (first, second):
-            assert run.error is None or isinstance(run.error, OperationError), f"{story}: {run.error!r}"
-        scene.judge(watcher, {run.name for run in (first, second) if run.error is None}, story)
-    raise AssertionError
+    run_every_interleaving(
+        pipeline, settings, engine, ("revoke", rival), lambda _: Scene(pipeline, is_overridden=rival != "override"), least=5
+    )

@@ -33,9 +33,9 @@ from orchestrator.verification.verify import verify
 from schemas.corrections import Correction
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds
-from tests.faults.test_races import looking
+from tests.faults.every_interleaving import looking
 from tests.support.closing import close
-from tests.support.faulty_service import Fault, FaultyService, faulty_service
+from tests.support.faulty_service import Fault, FaultyService, faulty_service, impatient
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, Pipeline, item, mentors, record, standard_directory
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -76,15 +76,7 @@ def service() -> Iterator[FaultyService]:
 
 @pytest.fixture
 def asking(settings: Settings, service: FaultyService) -> Settings:
-    """Impatient settings, but patient enough that a busy machine is not mistaken for a hanging service."""
-    return settings.model_copy(
-        update={
-            "registration_url": service.url,
-            "registration_request_timeout_ms": 1_500,
-            "registration_deadline_ms": 2_000,
-            "registration_breaker_max_pause_ms": 100,
-        }
-    )
+    return impatient(settings, service)
 
 
 @pytest.fixture

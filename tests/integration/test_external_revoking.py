@@ -34,7 +34,7 @@ from tests.integration.test_external_registration import NEVER, ExternalPipeline
 from tests.integration.test_intake_limits import is_woken, relay
 from tests.integration.test_replay import RecordingPipeline, promoted
 from tests.support.closing import close
-from tests.support.faulty_service import Asked, Fault, FaultyService, faulty_service
+from tests.support.faulty_service import Asked, Fault, FaultyService, faulty_service, impatient
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, DAY, mentors, record, standard_directory
 from tests.support.plans import without_indexes
 from tests.support.revoking import POLICY, REASON, revoke, revoke_one
@@ -78,14 +78,7 @@ def service() -> Iterator[FaultyService]:
 
 @pytest.fixture
 def asking(settings: Settings, service: FaultyService) -> Settings:
-    return settings.model_copy(
-        update={
-            "registration_url": service.url,
-            "registration_request_timeout_ms": 1_500,
-            "registration_deadline_ms": 2_000,
-            "registration_breaker_max_pause_ms": 100,
-        }
-    )
+    return impatient(settings, service)
 
 
 @pytest.fixture

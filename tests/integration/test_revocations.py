@@ -28,7 +28,7 @@ from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.events import activities_revoked
 from schemas.ids import DerivedIds
-from tests.faults.test_races import looking
+from tests.faults.every_interleaving import looking
 from tests.simulation.interleaving import Deadlocks, Run, mark_statements
 from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, DAY, ORGANIZATION, TIMESTAMP_MS, Pipeline, item, mentors, record

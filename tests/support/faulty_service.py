@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from orchestrator.process.settings import Settings
 from tests.support.waiting import PATIENCE_S
 
 
@@ -245,3 +246,15 @@ def faulty_service(*, up: bool = True) -> Iterator[FaultyService]:
         yield service
     finally:
         service.close()
+
+
+def impatient(settings: Settings, service: FaultyService, *, timeout_ms: int = 1_500, deadline_ms: int = 2_000) -> Settings:
+    """Settings that ask the service, patient enough that a busy machine is not mistaken for a hanging service."""
+    return settings.model_copy(
+        update={
+            "registration_url": service.url,
+            "registration_request_timeout_ms": timeout_ms,
+            "registration_deadline_ms": deadline_ms,
+            "registration_breaker_max_pause_ms": 100,
+        }
+    )
