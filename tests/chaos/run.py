@@ -221,6 +221,7 @@ def _load_and_harm(
     say: Callable[[str], None],
 ) -> None:
     cluster = stage.cluster
+    working: list[Callable[[], None]] = []
 
     def nemesis(name: str, faults: Sequence[Fault]) -> Nemesis:
         chosen = [fault for fault in faults if plan.only in fault.name]
@@ -228,6 +229,8 @@ def _load_and_harm(
 
     async def wait(ends_s: float, *, longer_s: float) -> None:
         while (left_s := ends_s - time.monotonic()) > longer_s:
+            for nemesis_works in working:
+                nemesis_works()
             say(f"{left_s:5.0f} s left: {len(history.submissions)} batches asked for, {len(strikes)} faults")
             await asyncio.sleep(min(left_s - longer_s + 0.01, SAY_EVERY_S))
 
@@ -236,7 +239,7 @@ def _load_and_harm(
         ends_s = time.monotonic() + plan.chaos_s
         with contextlib.ExitStack() as harm:
             for name, faults in stage.faults.items():
-                harm.enter_context(_in_thread(nemesis(name, faults).run))
+                working.append(harm.enter_context(_in_thread(nemesis(name, faults).run)))
             with _in_thread(nemesis("roles", role_faults()).run):
                 await wait(ends_s, longer_s=plan.spared_s)
             with _in_thread(nemesis("pauses", pauses()).run):
@@ -288,8 +291,8 @@ def _phase(name: str, took_s: dict[str, float], began_s: float | None = None) ->
 
 
 @contextlib.contextmanager
-def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Runs `work` beside the block, and tells it when the block ends. Its error is raised here."""
+def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[Callable[[], None]]:
+    """Runs `work` beside the block, and tells it when the block ends. Its error is raised at the end, or by the function that this yields."""
     is_over = threading.Event()
     raised: list[BaseException] = []
 
@@ -299,12 +302,15 @@ def _in_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
         except BaseException as error:
             raised.append(error)
 
+    def check() -> None:
+        if raised:
+            raise raised[0]
+
     thread = threading.Thread(target=main)
     thread.start()
     try:
-        yield
+        yield check
     finally:
         is_over.set()
         thread.join()
-    if raised:
-        raise raised[0]
+    check()

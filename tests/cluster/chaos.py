@@ -103,8 +103,7 @@ class SeveralServers(Cluster):
     @contextlib.contextmanager
     def switched_over(self) -> Iterator[bool]:
         """The standby becomes the primary, as before maintenance."""
-        self._postgres.switch_over()
-        yield True
+        yield self._postgres.switch_over()
         self._wait_for_two()
 
     @contextlib.contextmanager

@@ -30,7 +30,7 @@ def test_patroni_fails_over_and_switches_over(tmp_path: Path) -> None:
             eventually(postgres.has_synchronous_standby, within_s=READY_WITHIN_S, what="a synchronous standby again")
             with bed.load().at_work() as load:
                 bed.go_on(load)
-                postgres.switch_over()
+                assert postgres.switch_over()
                 bed.go_on(load)
             bed.check(load)
             bed.report("Patroni: a switchover", load)
