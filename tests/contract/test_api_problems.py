@@ -5,6 +5,7 @@ import gzip
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,8 +105,10 @@ def test_a_requests_line_names_the_caller_and_nothing_that_was_sent(
     sender: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "bulkreg")
+    began_s = time.monotonic()
     for path in (f"{API_PATH}?label=canary", f"{API_PATH}/{uuid4()}", "/canary", "/healthz"):
         sender.get(path)
+    took_s = time.monotonic() - began_s
     of_sender = {"subject": COORDINATOR, "subject_role": "coordinator"}
     eventually(lambda: len(logged(caplog, Action.REQUEST)) == 3)
     lines = logged(caplog, Action.REQUEST)
@@ -116,7 +119,9 @@ def test_a_requests_line_names_the_caller_and_nothing_that_was_sent(
     ]
     assert [{name: line.get(name) for name in expected[0]} for line in lines] == expected
     assert "canary" not in str(lines)
-    assert all(0 < float(str(line["ms"])) < 60_000 for line in lines)
+    times_ms = [float(str(line["ms"])) for line in lines]
+    assert times_ms[1] > 0  # The others ask no database, and may take so little that they are rounded to 0.
+    assert sum(times_ms) < took_s * 1000 + 100
 
 
 @pytest.mark.parametrize("head", [b"GARBAGE\r\n\r\n", b"GET / HTTP/1.1\r\nAuthorization: Bearer canary\x1f\r\n\r\n"])
