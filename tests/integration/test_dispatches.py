@@ -158,7 +158,7 @@ def test_a_refused_item_is_sent_under_the_next_key_in_its_next_attempt(pipeline:
     assert [(row.ord, row.refusals) for row in asked] == [(1, 1), (2, 0)]
     answer(pipeline, refused(batch_id, 0), refused(batch_id, 1))
     after = books(pipeline, (batch_id, 0), (batch_id, 1))
-    assert [(each.state, each.error, each.is_of_present_attempt) for each in after.values()] == [
+    assert [(after[place].state, after[place].error, after[place].is_of_present_attempt) for place in (0, 1)] == [
         ("asked", None, True),
         ("refused", REFUSAL, True),
     ]

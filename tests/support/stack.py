@@ -182,19 +182,21 @@ def _published_at(client: "DockerClient") -> str | None:
     return socket.gethostbyname(client.host())
 
 
-_POSTGRES_PORT, _KAFKA_PORT = 5432, 9092
+_POSTGRES_PORT, _KAFKA_PORT, _INSIDE_PORT = 5432, 9092, 9094
 
 _ADDRESS_FILE = "/tmp/address"
 _START_KAFKA = f"""
     until read -r address < {_ADDRESS_FILE}; do sleep 0.1; done 2>/dev/null
-    KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://$address exec /etc/kafka/docker/run
+    KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://$address,INSIDE://localhost:{_INSIDE_PORT} exec /etc/kafka/docker/run
 """
 _KAFKA_ENVIRONMENT = {
     "KAFKA_NODE_ID": "1",
     "KAFKA_PROCESS_ROLES": "broker,controller",
-    "KAFKA_LISTENERS": f"PLAINTEXT://:{_KAFKA_PORT},CONTROLLER://localhost:9093",
-    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "KAFKA_LISTENERS": f"PLAINTEXT://:{_KAFKA_PORT},INSIDE://localhost:{_INSIDE_PORT},CONTROLLER://localhost:9093",
+    "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+    # The broker also connects to itself, to ask about a transaction. The address for clients is the machine's, which it does not reach.
+    "KAFKA_INTER_BROKER_LISTENER_NAME": "INSIDE",
     "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
     "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
