@@ -6,6 +6,7 @@ Names and defaults of the properties: librdkafka's CONFIGURATION.md. This module
 import logging
 
 from orchestrator.process.refused_start import RefusedStartError
+from orchestrator.process.repeated_lines import RepeatedLines
 from orchestrator.process.settings import LOOPBACK, Settings
 
 ClientConfig = dict[str, str | int | float | bool]
@@ -63,8 +64,11 @@ def _host(server: str) -> str:
 
 
 def kafka_logger(settings: Settings, client: str) -> logging.Logger:
-    """The logger of one client. It writes to a file in the log directory if one is set, else where the product itself logs."""
+    """The logger of one client. It writes to a file in the log directory if one is set, else where the product itself logs. A line that
+    repeats is written once a minute."""
     logger = logging.getLogger(f"{LOGGER}.{client}")
+    if not logger.filters:
+        logger.addFilter(RepeatedLines())
     if settings.log_directory is not None and not logger.handlers:
         settings.log_directory.mkdir(parents=True, exist_ok=True)
         # `delay`: the file is created with its first line.
