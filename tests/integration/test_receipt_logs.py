@@ -317,11 +317,12 @@ def test_the_log_is_behind_since_the_oldest_row_that_it_does_not_have(
     unsigned.turn()
     pipeline.submit(mentors(2, first=2))
     pipeline.drain()
-    aged = text("UPDATE registration.audit SET at = now() - :hours * interval '1 hour' WHERE attributed_to = :mentor")
+    aged = text("UPDATE registration.audit SET at = now() - :hours * interval '1 hour' WHERE audit_id = :audit_id")
     with as_owner(settings) as connection:
+        first, second, third = connection.execute(text("SELECT audit_id FROM registration.audit ORDER BY audit_id")).scalars()
         # The rows stand in the table's file in the order in which they were changed.
-        for mentor, hours in (("mentor-1", 3), ("mentor-3", 1), ("mentor-2", 2)):
-            connection.execute(aged, {"mentor": mentor, "hours": hours})
+        for audit_id, hours in ((first, 3), (third, 1), (second, 2)):
+            connection.execute(aged, {"audit_id": audit_id, "hours": hours})
     with engine.begin() as connection:
         assert round(behind_s(connection) / 3_600) == 2
     unsigned.turn()
