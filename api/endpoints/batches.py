@@ -369,8 +369,8 @@ def retry(call: Call) -> Reply:
         corrections=[CorrectedItem(corrected.item_id, corrected.correction()) for corrected in request.corrections or ()],
     )
     corrections = [(corrected.item_id, corrected.correction) for corrected in wanted.corrections]
-    given = call.idempotency("retry", batch_id, wanted.item_ids, wanted.only_retryable, corrections)
-    idempotency = given or key_of_our_own()
+    asked = ("retry", batch_id, wanted.item_ids, wanted.only_retryable, corrections)
+    idempotency = call.idempotency(*asked) or key_of_our_own()
     retried = call.service.database.change(
         actor.organization_id,
         lambda repository: operations.retry_failed_items(repository, actor, batch_id, wanted, idempotency),

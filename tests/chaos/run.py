@@ -221,7 +221,7 @@ def _load_and_harm(
     say: Callable[[str], None],
 ) -> None:
     cluster = stage.cluster
-    working: list[Callable[[], None]] = []
+    checks: list[Callable[[], None]] = []
 
     def nemesis(name: str, faults: Sequence[Fault]) -> Nemesis:
         chosen = [fault for fault in faults if plan.only in fault.name]
@@ -229,8 +229,8 @@ def _load_and_harm(
 
     async def wait(ends_s: float, *, longer_s: float) -> None:
         while (left_s := ends_s - time.monotonic()) > longer_s:
-            for nemesis_works in working:
-                nemesis_works()
+            for check in checks:
+                check()
             say(f"{left_s:5.0f} s left: {len(history.submissions)} batches asked for, {len(strikes)} faults")
             await asyncio.sleep(min(left_s - longer_s + 0.01, SAY_EVERY_S))
 
@@ -239,7 +239,7 @@ def _load_and_harm(
         ends_s = time.monotonic() + plan.chaos_s
         with contextlib.ExitStack() as harm:
             for name, faults in stage.faults.items():
-                working.append(harm.enter_context(_in_thread(nemesis(name, faults).run)))
+                checks.append(harm.enter_context(_in_thread(nemesis(name, faults).run)))
             with _in_thread(nemesis("roles", role_faults()).run):
                 await wait(ends_s, longer_s=plan.spared_s)
             with _in_thread(nemesis("pauses", pauses()).run):

@@ -104,7 +104,7 @@ def test_row_76_a_table_without_statistics_is_searched_without_comparing_each_ke
 
 
 def test_activities_of_other_mentors_types_and_dates_are_not_locked(pipeline: Pipeline) -> None:
-    """Two activities are revoked. Of their mentors and dates are others, each with one of the two mentors and the other's date."""
+    """Of two mentors on two days, two activities are revoked: the first mentor's on one day, the second's on the other. Two stay."""
     days = (DAY, DAY - timedelta(days=1))
     batch_id = pipeline.submit([item(f"mentor-{number}", day=day) for number in (1, 2) for day in days])
     pipeline.drain()
