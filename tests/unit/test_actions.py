@@ -18,6 +18,7 @@ KNOW_LOGGING = {
     DECLARED_IN,
     "orchestrator/process/logs.py",  # It sets up the handler.
     "orchestrator/process/kafka_settings.py",  # It chooses where librdkafka's lines go.
+    "orchestrator/process/repeated_lines.py",  # It leaves out librdkafka's lines that repeat.
     "compose/embedded/kafka.py",  # It silences librdkafka's lines while a broker starts.
     "compose/bench/peers/procrastinate_peer.py",  # It silences a warning of another library.
     "compose/operations_page.py",  # It reads the names of the levels.
