@@ -19,47 +19,47 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import cast
 
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from consumers.loop.batch_probe import BatchProbe
 from consumers.loop.client_errors import ExpelledError, is_expelled, is_fatal
 from consumers.loop.closing import close_within
 from consumers.loop.commit_pace import CommitPace
-from consumers.loop.committing import OffsetCommits, kafka_position
+from consumers.loop.committing import OffsetCommits
 from consumers.loop.config import consumer_config, gathering_config, group_id
 from consumers.loop.contact import BrokerContact
 from consumers.loop.coordinator import BrokerQuestion, CoordinatorWatch
-from consumers.loop.damage import DAMAGE, PartitionDamage
-from consumers.loop.decoding import Entry, damaged, decode
-from consumers.loop.deliveries import Pending
-from consumers.loop.handler import Handler, Lane, Preparation
+from consumers.loop.damage import DAMAGE
+from consumers.loop.damaged_partitions import DamagedPartitions
+from consumers.loop.decoding import Entry, decode
+from consumers.loop.failure_reports import FailureReports
+from consumers.loop.feeders import PausedFeeders
+from consumers.loop.group_state import GroupState
+from consumers.loop.handler import Handler, Preparation
 from consumers.loop.incarnations import KnownIncarnations
 from consumers.loop.lanes import LanePolicy, Lanes
 from consumers.loop.membership import LOST_AFTER_S, Membership
 from consumers.loop.offsets import PartitionOffsets
-from consumers.loop.postponing import Failure, PostponedUnits, Unit
+from consumers.loop.postponing import PostponedUnits, Unit
 from consumers.loop.processing import NOTHING, NextOffsets, Processed, Processor
 from consumers.loop.raw_record import take_apart
 from consumers.loop.silence import Silence
 from consumers.loop.topic_ids import BrokerTopicIds
+from consumers.loop.unacknowledged import Unacknowledged
 from consumers.loop.worker import Worker
 from orchestrator.batches.publishing import Publisher
-from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.health import LoopHealth
 from orchestrator.process.kafka_settings import kafka_logger
 from orchestrator.process.settings import Settings
-from orchestrator.storage.blame import is_environments, kind_of
-from orchestrator.storage.consumer_groups import FIRST_GENERATION, read_generation
-from orchestrator.storage.observing import standing_partitions
+from orchestrator.storage.blame import is_environments
+from orchestrator.storage.consumer_groups import FIRST_GENERATION
 from orchestrator.storage.progress import UNKNOWN_ID, Position
 from schemas.envelope import Topic
 
@@ -71,10 +71,6 @@ GATHER_S = 0.003
 # While the worker is busy the loop polls at this interval. It grows with the time that the worker takes (an outage).
 BUSY_POLL_MIN_S = 0.005
 BUSY_POLL_MAX_S = 0.25
-# A healthy broker acknowledges within a second. An event that is later than this only holds up offsets.
-LATE_ACKNOWLEDGEMENT_S = 60.0
-# While nothing gets through, the loop logs it at this interval.
-TELL_OF_OUTAGE_EVERY_S = 10.0
 # When a consumer is assigned partitions, how long it waits for the broker's topic ids before it reads from the committed offsets.
 ASSIGNMENT_S = 10.0
 # How many records may wait for their offsets to be committed: some megabytes.
@@ -103,15 +99,6 @@ class _InFlight:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Unacknowledged:
-    """A micro-batch that is handled, and whose events are not all acknowledged."""
-
-    offsets: Mapping[PartitionOffsets, Collection[int]]
-    pending: Pending
-    since: float
-
-
 class ConsumerLoop:
     """Runs one handler. `run` blocks its thread until `stop`, which any thread or signal handler may call."""
 
@@ -130,19 +117,13 @@ class ConsumerLoop:
         self._handler = handler
         self._topics = {topic.on_cluster(settings.topic_prefix): topic for topic in handler.topics}
         self._settings = settings
-        self._engine = engine
         self._generation = FIRST_GENERATION
         """The generation of the group that the loop is in."""
         self._coordinator = CoordinatorWatch(BrokerQuestion(settings, handler.name, next(iter(self._topics))))
         self._tells_of_refusal = True
-        self._stored_generation = FIRST_GENERATION
-        """The generation that the database has, as far as the loop knows."""
-        self._looks_at_database = False
-        self._standing: Sequence[tuple[Topic, int]] = ()
-        """Partitions of the role that nobody has handled a record of for `trouble_after_ms`, as far as the loop knows."""
+        self._group = GroupState(engine, handler.name, handler.topics, trouble_after_ms=settings.trouble_after_ms)
         self._client_logger = kafka_logger(settings, handler.name)
         self._topic_ids = BrokerTopicIds(settings, handler.name)
-        self._probe = BatchProbe(settings, handler.name)
         self._max_polled = settings.max_batch_records
         self._stopping = threading.Event()
         self._passed = failpoints(settings.failpoints)
@@ -152,7 +133,7 @@ class ConsumerLoop:
             set_aside_after_s=settings.set_aside_after_ms / 1000, most_records=2 * settings.max_batch_records
         )
         self._is_turn_of_postponed = False
-        self._tells_of_outage_at = float("-inf")
+        self._failures = FailureReports(handler.name)
         self._assigned: dict[tuple[str, int], PartitionOffsets] = {}
         self._commits = OffsetCommits(
             handler.name,
@@ -169,10 +150,10 @@ class ConsumerLoop:
         self._silence = Silence()
         self._contact = BrokerContact()
         self._membership = Membership()
-        self._paused: dict[PartitionOffsets, Lane] = {}
-        self._damage: dict[PartitionOffsets, PartitionDamage] = {}
+        self._feeders = PausedFeeders(self._lanes)
+        self._damage = DamagedPartitions(handler.name, BatchProbe(settings, handler.name).next_batch)
         self._in_flight: _InFlight | None = None
-        self._unacknowledged: list[_Unacknowledged] = []
+        self._unacknowledged = Unacknowledged()
 
     def stop(self) -> None:
         """Asks the loop to finish the micro-batch that is under way, to commit, and to leave the group."""
@@ -180,7 +161,7 @@ class ConsumerLoop:
 
     def run(self) -> None:
         """Raises ExpelledError, KafkaException for a fatal error of the client, and any error of a bug outside the handler."""
-        self._stored_generation = self._read_generation()
+        self._group.look_for_generation()
         self._join()
         self._worker: Worker[Processed] = Worker(f"{self._handler.name}-worker")
         try:
@@ -192,8 +173,8 @@ class ConsumerLoop:
             close_within(self._consumer, CLOSE_S)
 
     def _join(self) -> None:
-        self._generation = self._stored_generation
-        self._standing = ()
+        self._generation = self._group.generation
+        self._group.joined()
         # Created here and not in the constructor, because librdkafka's threads begin with the consumer.
         config = consumer_config(self._settings, self._handler.name, self._generation) | gathering_config(self._handler.name)
         self._commits.joined()
@@ -205,37 +186,12 @@ class ConsumerLoop:
         self._membership.joins()
         self._coordinator.joined(group_id(self._settings.topic_prefix, self._handler.name, self._generation))
 
-    def _read_generation(self) -> int:
-        """Returns the generation of the role's group in the database; the one that the loop knows if the database does not respond."""
-        try:
-            with self._engine.connect() as connection:
-                return read_generation(connection, self._handler.name)
-        except SQLAlchemyError as error:
-            log_action(Action.GROUP_UNKNOWN, role=self._handler.name, error=without_values(error))
-            return self._stored_generation
-
-    def _read_standing(self) -> Sequence[tuple[Topic, int]]:
-        """Returns the partitions that stand; none if the database does not respond."""
-        trouble_after = timedelta(milliseconds=self._settings.trouble_after_ms)
-        try:
-            with self._engine.connect() as connection:
-                return standing_partitions(connection, self._handler.topics, trouble_after=trouble_after)
-        except SQLAlchemyError:
-            return ()
-
-    def _look_at_database(self) -> Processed:
-        self._stored_generation = self._read_generation()
-        self._standing = self._read_standing()
-        return NOTHING
-
     def _watch_coordinator(self) -> None:
         """Logs a coordinator that does not serve the group. After each question, the worker looks whether an operator has renewed the group
         (decision 43), and whether partitions stand."""
         if not self._coordinator.look(has_contact=self.health.broker_contact):
             return
-        if self._looks_at_database:  # The worker has had no time since the last question, so what it read is old.
-            self._standing = ()
-        self._looks_at_database = True
+        self._group.ask()
         refusal = self._coordinator.refusal
         if refusal is not None and self._tells_of_refusal:
             log_action(Action.GROUP_REFUSED, role=self._handler.name, generation=self._generation, error=refusal)
@@ -253,7 +209,7 @@ class ConsumerLoop:
         elif self._silence.is_too_long:
             reason, partitions = "silent", [partition.name for partition in self._silence.partitions]
             self._silence.renewed()
-        elif self._stored_generation != self._generation:
+        elif self._group.generation != self._generation:
             reason, partitions = "group_renewed", [partition.name for partition in self._assigned.values()]
         else:
             return
@@ -286,11 +242,11 @@ class ConsumerLoop:
 
     def _note_turn(self) -> None:
         self.health.failing = (
-            self._lateness()
+            self._unacknowledged.complaint
             or self._contact.complaint
             or self._silence.complaint
             or self._coordinator.complaint(self._handler.name)
-            or self._complaint_about_standing()
+            or self._group.complaint({(partition.topic, partition.partition) for partition in self._assigned.values()})
         )
         if not self._postponed.is_outage:
             self.health.turned()
@@ -317,15 +273,17 @@ class ConsumerLoop:
             elif error is not None and error.code() in DAMAGE and partition is not None:
                 if partition not in sought:
                     sought.add(partition)
-                    entries += map(self._take_in, self._step_over(partition, cast("int", message.offset())))
+                    entries += map(
+                        self._take_in, self._damage.step_over(self._consumer, partition, cast("int", message.offset()))
+                    )
             elif error is not None:
                 self._judge(error)
             elif partition is not None and partition not in sought:  # else the record comes again, after the seek
                 entries.append(self._take_in(decode(take_apart(message), partition, self._handler)))
         if self._silence:
             self._note_heard(messages)
-        self._pause_feeders(entries)
-        self._resume_feeders()
+        self._feeders.pause(self._consumer, entries)
+        self._feeders.resume(self._consumer)
 
     def _note_heard(self, messages: Sequence[Message]) -> None:
         if not self.health.broker_contact:
@@ -339,27 +297,6 @@ class ConsumerLoop:
         self._lanes.put(entry)
         return entry
 
-    def _step_over(self, partition: PartitionOffsets, batch_offset: int) -> list[Entry]:
-        """Seeks what comes next after a batch that the client can't read. Returns what is put aside: once for the batch."""
-        damage = self._damage.get(partition)
-        if damage is None:
-            damage = self._damage[partition] = PartitionDamage(
-                lambda offset: self._probe.next_batch(partition.cluster_topic, partition.partition, offset)
-            )
-        next_offset, given_up = damage.reported(batch_offset, partition.polled_up_to)
-        self._consumer.seek(kafka_position(partition, next_offset))
-        if given_up is None:
-            return []
-        log_action(
-            Action.RECORDS_LOST,
-            role=self._handler.name,
-            topic=partition.topic.value,
-            partition=partition.partition,
-            offset=given_up.first,
-            next_offset=next_offset,
-        )
-        return [damaged(partition, given_up.first)]
-
     def _judge(self, error: KafkaError) -> None:
         """Handles an error, which arrives as a message. librdkafka retries most of them itself, for example a topic that does not exist
         yet."""
@@ -368,28 +305,6 @@ class ConsumerLoop:
         if is_fatal(error):
             raise KafkaException(error)
         log_action(Action.POLL_ERROR, role=self._handler.name, error=str(error))
-
-    def _pause_feeders(self, entries: Sequence[Entry]) -> None:
-        """Pauses the partitions that have just fed a full lane. Polling continues, so the member stays in the group."""
-        full = {lane for lane in Lane if self._lanes.is_full(lane)}
-        if not full:
-            return
-        feeders = {entry.partition: entry.lane for entry in entries if entry.lane in full and entry.partition not in self._paused}
-        if feeders:
-            self._consumer.pause([kafka_position(partition) for partition in feeders])
-            self._paused |= feeders
-
-    def _resume_feeders(self) -> None:
-        """Resumes the paused partitions whose lane has room again."""
-        roomy = {lane for lane in set(self._paused.values()) if self._lanes.has_room(lane)}
-        resumed = [partition for partition, lane in self._paused.items() if lane in roomy]
-        if resumed:
-            self._resume(resumed)
-
-    def _resume(self, partitions: Sequence[PartitionOffsets]) -> None:
-        self._consumer.resume([kafka_position(partition) for partition in partitions])
-        for partition in partitions:
-            del self._paused[partition]
 
     # --- Steps 3 and 4: handle, produce; in the worker --------------------------------------------------------------------
 
@@ -405,14 +320,18 @@ class ConsumerLoop:
             future = self._worker.submit(lambda: self._processor.process(entries, next_offsets, last_chance=last_chance))
         elif next_offsets:
             future = self._worker.submit(lambda: self._processor.note_progress(next_offsets))
-        elif self._looks_at_database:
-            self._looks_at_database = False
+        elif self._group.is_look_due:
+            self._group.is_look_due = False
             future = self._worker.submit(self._look_at_database)
         else:
             if self._unacknowledged:
                 self._look_for_acknowledgements()
             return
         self._in_flight = _InFlight(entries, offsets, next_offsets, unit, future, time.monotonic())
+
+    def _look_at_database(self) -> Processed:
+        self._group.look()
+        return NOTHING
 
     def _next(self) -> tuple[Unit | None, Sequence[Entry]]:
         """Alternates between new and postponed records. Too many postponed ones are an outage: then it takes no new ones."""
@@ -470,63 +389,16 @@ class ConsumerLoop:
             self._noted |= finished.next_offsets
         for partition, of_partition in offsets.items():
             partition.handled(of_partition)
-        self._unacknowledged.append(_Unacknowledged(offsets, processed.pending, time.monotonic()))
-        self._note_acknowledged()
+        self._unacknowledged.add(offsets, processed.pending)
+        self._unacknowledged.note_acknowledged()
         for failure in failures:
             self._postponed.failed(failure, finished.unit, took_s=time.monotonic() - finished.since)
         if done:
             self._postponed.passed(len(done))
         # Another member owns partitions that were revoked meanwhile.
         self._postponed.drop(finished.offsets.keys() - set(self._assigned.values()))
-        self._tell(failures)
+        self._failures.report(failures, self._postponed, self.health)
         self._note_turn()
-
-    def _note_acknowledged(self) -> None:
-        for each in self._unacknowledged:
-            if each.pending.is_done:
-                for partition, offsets in each.offsets.items():
-                    partition.done(offsets)
-        self._unacknowledged = [each for each in self._unacknowledged if not each.pending.is_done]
-
-    def _lateness(self) -> str | None:
-        oldest_s = time.monotonic() - min((each.since for each in self._unacknowledged), default=float("inf"))
-        return (
-            f"what it has produced is not acknowledged for {oldest_s:.0f} s: is a topic missing or forbidden?"
-            if oldest_s > LATE_ACKNOWLEDGEMENT_S
-            else None
-        )
-
-    def _complaint_about_standing(self) -> str | None:
-        """The message about partitions that stand and that this member does not read. It complains about its own in other ways."""
-        own = {(partition.topic, partition.partition) for partition in self._assigned.values()}
-        names = [f"{topic.value}/{partition}" for topic, partition in self._standing if (topic, partition) not in own]
-        return (
-            f"records wait on {', '.join(names)}, which this process does not read, and nobody has handled any of them for"
-            f" {self._settings.trouble_after_ms / 1000:g} s; run: bulkreg groups list"
-            if names
-            else None
-        )
-
-    def _tell(self, failures: Sequence[Failure]) -> None:
-        """Logs each record that fails alone. In an outage, logs the outage at intervals instead."""
-        name = self._handler.name
-        metrics.POSTPONED_RECORDS.labels(name).set(self._postponed.records)
-        now = time.monotonic()
-        for failure in failures:
-            if self._postponed.is_outage:
-                self.health.retrying = kind_of(failure.error)
-            if self._postponed.is_outage and now < self._tells_of_outage_at:
-                continue
-            self._tells_of_outage_at = now + TELL_OF_OUTAGE_EVERY_S
-            log_action(
-                Action.RECORDS_POSTPONED,
-                role=name,
-                **failure.entries[0].log_fields,
-                records=len(failure.entries),
-                waiting=self._postponed.records,
-                outage=self._postponed.is_outage,
-                error=without_values(failure.error),
-            )
 
     def _drain(self) -> None:
         until = time.monotonic() + DRAIN_S
@@ -589,10 +461,9 @@ class ConsumerLoop:
         self._postponed.drop(revoked)
         self._silence.revoked(revoked)
         self._commits.revoked(revoked)
-        # A partition that is assigned again would otherwise still be paused.
-        self._resume([partition for partition in self._paused if partition in revoked])
+        self._feeders.revoked(self._consumer, revoked)
+        self._damage.revoked(revoked)
         for partition in revoked:
-            self._damage.pop(partition, None)
             self._noted.pop((partition.topic, partition.partition), None)
         log_action(Action.PARTITIONS_REVOKED, role=self._handler.name, partitions=self._names(partitions))
 

@@ -124,7 +124,7 @@ class ObservedLoop(ConsumerLoop):
 
     @property
     def paused_partitions(self) -> int:
-        return len(self._paused)
+        return len(self._feeders)
 
 
 @contextlib.contextmanager

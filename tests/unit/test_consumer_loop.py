@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
@@ -15,12 +14,12 @@ from sqlalchemy import Engine, create_engine
 
 from consumers.loop import committing
 from consumers.loop import runtime as module
-from consumers.loop.batch_probe import BatchProbe
 from consumers.loop.client_errors import ExpelledError
 from consumers.loop.commit_pace import CommitPace
 from consumers.loop.coordinator import ASK_EVERY_S, REFUSED_AFTER_S, CoordinatorWatch
 from consumers.loop.decoding import Entry
 from consumers.loop.deliveries import Pending
+from consumers.loop.group_state import GroupState
 from consumers.loop.lanes import LanePolicy
 from consumers.loop.membership import LOST_AFTER_S, Membership
 from consumers.loop.postponing import Failure
@@ -181,7 +180,7 @@ class Loop:
         self.loop._worker = cast("Worker[Processed]", self.worker)
         self.loop._processor = cast("Processor", self.work)
         self.loop._topic_ids = cast("BrokerTopicIds", self._topic_ids)
-        self.loop._probe = cast("BatchProbe", SimpleNamespace(next_batch=lambda *place: self.next_batch[place[-1]]))
+        self.loop._damage._next_batch = lambda *place: self.next_batch[place[-1]]
         self.next_batch: dict[int, int] = {}
         """For each damaged batch, by its first offset, where the next one begins."""
         self.now = 0.0
@@ -191,9 +190,9 @@ class Loop:
         self.refused: KafkaException | None = None
         self.generation = 1
         self.loop._coordinator = CoordinatorWatch(self._describe, clock=lambda: self.now)
-        self.loop._read_generation = lambda: self.generation  # type: ignore[method-assign]
+        self.loop._group._read_generation = lambda: self.generation  # type: ignore[method-assign]
         self.standing: list[tuple[Topic, int]] = []
-        self.loop._read_standing = lambda: self.standing  # type: ignore[method-assign]
+        self.loop._group._read_standing = lambda: self.standing  # type: ignore[method-assign]
 
     def _describe(self, group: str) -> Future[Any]:
         self.asked_about = group
@@ -854,8 +853,9 @@ def test_a_renewed_group_is_joined_with_a_new_client(loop: Loop, caplog: pytest.
 def test_the_group_is_kept_while_the_database_does_not_say_whether_it_was_renewed(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    loop.loop._engine = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
-    loop.loop._read_generation = partial(ConsumerLoop._read_generation, loop.loop)  # type: ignore[method-assign]
+    group = loop.loop._group
+    group._engine = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+    group._read_generation = partial(GroupState._read_generation, group)  # type: ignore[method-assign]
     loop.turn(end(0, 0), end(1, 0))
     loop.now = ASK_EVERY_S
     loop.turns(2)
