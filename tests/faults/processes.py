@@ -55,7 +55,12 @@ def ends(settings: Settings, topic: Topic) -> dict[int, int]:
 
 
 def are_at_their_ends(settings: Settings) -> bool:
-    flow = (("splitter", Topic.BATCHES), ("registration", Topic.COMMANDS), ("aggregator", Topic.RESULTS))
+    flow = (
+        ("splitter", Topic.BATCHES),
+        ("registration", Topic.COMMANDS),
+        ("registration", Topic.COMMANDS_BULK),
+        ("aggregator", Topic.RESULTS),
+    )
     return all(committed_offsets(settings, role, topic) == ends(settings, topic) for role, topic in flow)
 
 

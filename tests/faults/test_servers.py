@@ -30,6 +30,7 @@ from producers.producer import EventProducer
 from schemas.envelope import Topic
 from schemas.events import EventData
 from schemas.paths import API_PATH
+from tests.faults.processes import are_at_their_ends
 from tests.faults.roles import (
     assert_exactly_once,
     count,
@@ -323,6 +324,9 @@ def test_row_61_topics_recreated_after_the_broker_was_restarted(
         own_kafka.restart("kafka")
         batches += [submitted(its_pipeline, 1), its_pipeline.submit(mentors(1, first=1 + 2 * ITEMS))]
         wait_until_completed(its_pipeline.engine, batches)
+        if not are_ids_told:
+            # Without ids, an offset that is committed late for the old topic counts for the new one, whose first records are then skipped.
+            eventually(lambda: are_at_their_ends(settings))
         for topic in (Topic.BATCHES, Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS):
             replace_topic(settings, topic)
         batches += [submitted(its_pipeline, 3), its_pipeline.submit(mentors(1, first=2 + 2 * ITEMS))]
