@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 import httpx
 from confluent_kafka import KafkaException
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, event, text
+from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from api.access.authentication import NoAuthentication, authenticator
 from compose.findings import Finding, State
 from compose.forgetting_findings import forgetting_findings
 from compose.outbox_findings import outbox_findings
+from compose.pooling_findings import pooling_findings
 from compose.receipt_findings import receipt_findings
 from compose.restore_findings import restore_findings
 from compose.webhook_findings import webhook_findings
@@ -30,8 +31,7 @@ from orchestrator.process.outgoing import heeds_environment, without_credentials
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.server_settings import API_ROLE, WORKER_ROLE
 from orchestrator.process.settings import LOOPBACK, Settings
-from orchestrator.storage.connecting import session_values
-from orchestrator.storage.database import create_database_engine, session_limits
+from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import newest_version
 from producers.topics import MISSING, inspect_topics, retentions
 from schemas.envelope import Topic
@@ -146,7 +146,6 @@ def _identity_provider(url: str) -> Finding:
 _OWNER, _WORKER, _API = "database (owner)", "database (worker)", "database (API)"
 
 _UPGRADE = "run: bulkreg db upgrade"
-_POOL_BY_SESSION = "set pool_mode = session in the pooler for this database, or connect without it"
 
 # Something is missing (undefined table, column or function, invalid schema), or not granted.
 _NOT_THERE = ("42P01", "42703", "42883", "3F000", "42501")
@@ -207,7 +206,7 @@ def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[F
         if not settings.database_allow_plaintext:
             yield from _transport(subject, url, environment)
         yield from _connected(subject, url, settings, check, fix)
-    yield from _pooling(settings)
+    yield from pooling_findings(settings)
 
 
 def _registration(settings: Settings) -> Iterator[Finding]:
@@ -297,69 +296,6 @@ def _connected(
         yield Finding(subject, State.UNREACHABLE, f"{shown_url(url)}: {reason}", fix)
     finally:
         engine.dispose()
-
-
-# Behind a busy pooler two queries may reach the same server by chance, but not this many in a row.
-_POOLING_ROUNDS = 20
-
-_BACKEND = text("SELECT pg_backend_pid()")
-
-_VALUES = text("SELECT name, setting FROM pg_settings WHERE lower(name) = ANY (:names)")
-
-
-def _pooling(settings: Settings) -> Iterator[Finding]:
-    """Whether a session keeps its server and its values. Silent if the database can't be reached: other checks report that."""
-    engine = create_database_engine(settings.worker_url, settings, connections=2, application_name="bulkreg-doctor")
-    made: list[object] = []
-    event.listen(engine, "connect", lambda connection, _: made.append(connection), insert=True)
-    try:
-        with engine.connect() as one, engine.connect() as other:
-            shared = _servers_change(one, other)
-            lost = [] if shared else _lost_values(one, session_values(session_limits(settings)))
-    except DBAPIError:
-        if made:  # PgBouncer with pool_mode = statement closes the connection without an error
-            yield Finding("pooling", State.UNSAFE, "the pooler closes the connection at its first transaction", _POOL_BY_SESSION)
-        return
-    finally:
-        engine.dispose()
-    if shared:
-        detail = (
-            "a pooler runs each transaction on another server: prepared statements, locks and listeners of a session are lost, and no batch "
-            "would finish"
-        )
-        yield Finding("pooling", State.UNSAFE, detail, _POOL_BY_SESSION)
-    elif lost:
-        yield Finding("pooling", State.UNSAFE, f"the session does not keep its settings: {', '.join(lost)}", _POOL_BY_SESSION)
-    else:
-        yield Finding("pooling", State.OK, "sessions keep their server and their values")
-
-
-def _servers_change(one: Connection, other: Connection) -> bool:
-    """Whether two sessions share a server, or one session uses several. Each query is its own transaction."""
-    first: set[int] = set()
-    second: set[int] = set()
-    for _ in range(_POOLING_ROUNDS):
-        first.add(_backend(one))
-        second.add(other.scalar(_BACKEND) or 0)
-        if first & second:
-            return True
-        # The other session's transaction is still open, so a pooler that assigns servers by transaction may give this session another one.
-        first.add(_backend(one))
-        other.rollback()
-        if len(first) + len(second) > 2:
-            return True
-    return False
-
-
-def _backend(connection: Connection) -> int:
-    number: int = connection.scalar(_BACKEND) or 0
-    connection.rollback()
-    return number
-
-
-def _lost_values(connection: Connection, wanted: Mapping[str, str]) -> list[str]:
-    found = {row.name.lower(): row.setting for row in connection.execute(_VALUES, {"names": list(wanted)})}
-    return [f"{name} is {found.get(name)}, not {value}" for name, value in wanted.items() if found.get(name) != value]
 
 
 def _as_owner(connection: Connection) -> Iterator[Finding]:
