@@ -1,0 +1,286 @@
+"""A consumer's loop that a test turns by hand, with a client and a worker in memory."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from sqlalchemy import Engine
+
+from consumers.loop import runtime as module
+from consumers.loop.commit_pace import CommitPace
+from consumers.loop.coordinator import CoordinatorWatch
+from consumers.loop.decoding import Entry
+from consumers.loop.deliveries import Pending
+from consumers.loop.lanes import LanePolicy
+from consumers.loop.membership import Membership
+from consumers.loop.postponing import Failure
+from consumers.loop.processing import NextOffsets, Processed, Processor
+from consumers.loop.runtime import ConsumerLoop
+from consumers.loop.silence import Silence
+from consumers.loop.topic_ids import BrokerTopicIds
+from consumers.loop.worker import Worker
+from orchestrator.batches.publishing import Delivery
+from orchestrator.process.settings import Settings
+from schemas.envelope import Topic
+from tests.support.publishing import SettledAtOnce
+from tests.support.toy import ToyHandler, command
+from tests.support.waiting import eventually
+
+TOPIC = Topic.COMMANDS.on_cluster("test")
+
+
+class Client:
+    """Stands in for the library's consumer. `fetch` is what its next calls return."""
+
+    def __init__(self) -> None:
+        self.fetch: list[Message] = []
+        self.waits: list[float] = []
+        self.commits: list[dict[int, tuple[int, str | None]]] = []
+        self.answers: list[Exception | KafkaError | None] = []
+        """The results of the next commits."""
+        self.paused: list[list[int]] = []
+        self.resumed: list[list[int]] = []
+        self.sought: list[tuple[int, int]] = []
+        self.assigned: list[dict[int, int]] = []
+        self.metadata: dict[int, str] = {}
+        """The partitions' positions, beside the offsets that the group has committed."""
+        self.is_closed = False
+        self.replies_to_commits = True
+        self.on_commit: Callable[[KafkaError | None, list[TopicPartition]], None]
+
+    def poll(self, timeout: float) -> Message | None:
+        self.waits.append(timeout)
+        return self.fetch.pop(0) if self.fetch else None
+
+    def consume(self, _count: int, timeout: float) -> list[Message]:
+        assert timeout < 0.1
+        fetch, self.fetch = self.fetch, []
+        return fetch
+
+    def commit(self, *, offsets: Sequence[TopicPartition], asynchronous: bool) -> None:
+        assert asynchronous, "the coordinator may be unreachable"
+        answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            self.commits.append({each.partition: (each.offset, each.metadata) for each in offsets})
+        if self.replies_to_commits:
+            self.on_commit(answer, list(offsets))
+
+    def committed(self, places: Sequence[TopicPartition], *, timeout: float) -> list[TopicPartition]:
+        assert timeout > 0
+        known = self.metadata
+        return [
+            TopicPartition(each.topic, each.partition, 5, known[each.partition])
+            if each.partition in known
+            else TopicPartition(each.topic, each.partition, 5)
+            for each in places
+        ]
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        self.paused.append(sorted(each.partition for each in partitions))
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        self.resumed.append(sorted(each.partition for each in partitions))
+
+    def seek(self, place: TopicPartition) -> None:
+        self.sought.append((place.partition, place.offset))
+
+    def subscribe(self, topics: Sequence[str], *, on_assign: object, on_revoke: object, on_lost: object) -> None:
+        assert topics == [TOPIC]
+        assert all((on_assign, on_revoke, on_lost))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def incremental_assign(self, partitions: Sequence[TopicPartition]) -> None:
+        self.assigned.append({each.partition: each.offset for each in partitions})
+
+
+class Work:
+    """Stands in for the worker's work. Everything succeeds, except what the test names."""
+
+    def __init__(self) -> None:
+        self.done: list[list[tuple[int, int]]] = []
+        """Partition and offset of each record of each micro-batch."""
+        self.positions: list[NextOffsets] = []
+        self.progress: list[dict[int, int]] = []
+        """The progress that was to be stored, with each micro-batch and without records."""
+        self.chances: list[str | None] = []
+        self.fails: Callable[[Entry], Exception | None] = lambda _: None
+        self.is_acknowledged = True
+        self.pending: list[Pending] = []
+        self.looks = 0
+        self.has_room = True
+
+    def process(self, entries: Sequence[Entry], next_offsets: NextOffsets, *, last_chance: str | None) -> Processed:
+        self.done.append([(entry.partition.partition, entry.offset) for entry in entries])
+        self.chances.append(last_chance)
+        self.note_progress(next_offsets)
+        failed = [(entry, error) for entry in entries if (error := self.fails(entry)) is not None]
+        failures = [Failure([entry for entry, _ in failed], failed[0][1])] if failed else []
+        self.pending.append(Pending(0, [] if self.is_acknowledged else [Delivery([command(0)])]))
+        return Processed(failures, self.pending[-1])
+
+    def note_progress(self, next_offsets: NextOffsets) -> Processed:
+        if next_offsets:
+            self.positions.append(next_offsets)
+            self.progress.append({partition: position.next_offset for (_, partition), position in next_offsets.items()})
+        return Processed((), Pending(0, []))
+
+    def look_for_acknowledgements(self) -> Processed:
+        self.looks += 1
+        return Processed((), Pending(0, []))
+
+    def acknowledge(self, number: int) -> None:
+        self.pending[number].deliveries.clear()
+
+
+class Immediate:
+    """A worker that runs each task at once, unless it is held."""
+
+    def __init__(self) -> None:
+        self.is_held = False
+
+    def submit(self, task: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        if not self.is_held:
+            try:
+                future.set_result(task())
+            except BaseException as error:
+                future.set_exception(error)
+        self.task, self.future = task, future
+        return future
+
+
+class Loop:
+    """The loop, driven by a test."""
+
+    def __init__(self, policy: LanePolicy, **changes: object) -> None:
+        settings = Settings(topic_prefix="test").model_copy(update=changes)
+        self.client, self.work, self.worker = Client(), Work(), Immediate()
+        self.ids: Mapping[Topic, str] | Exception = {Topic.COMMANDS: "now"}
+        self.loop = ConsumerLoop(settings, ToyHandler(), cast("Engine", None), cast("Any", SettledAtOnce()), policy=policy)
+        self.loop._consumer = cast("Consumer", self.client)
+        self.client.on_commit = self.loop._commits.on_reply
+        self.loop._worker = cast("Worker[Processed]", self.worker)
+        self.loop._processor = cast("Processor", self.work)
+        self.loop._topic_ids = cast("BrokerTopicIds", self._topic_ids)
+        self.loop._damage._next_batch = lambda *place: self.next_batch[place[-1]]
+        self.next_batch: dict[int, int] = {}
+        """For each damaged batch, by its first offset, where the next one begins."""
+        self.now = 0.0
+        self.loop._silence = Silence(clock=lambda: self.now)
+        self.loop._membership = Membership(clock=lambda: self.now)
+        self.loop._commits._pace = CommitPace(every_s=0)
+        self.refused: KafkaException | None = None
+        self.generation = 1
+        self.loop._coordinator = CoordinatorWatch(self._describe, clock=lambda: self.now)
+        self.loop._group._read_generation = lambda: self.generation  # type: ignore[method-assign]
+        self.standing: list[tuple[Topic, int]] = []
+        self.loop._group._read_standing = lambda: self.standing  # type: ignore[method-assign]
+
+    def _describe(self, group: str) -> Future[Any]:
+        self.asked_about = group
+        future: Future[Any] = Future()
+        if self.refused is None:
+            future.set_result(None)
+        else:
+            future.set_exception(self.refused)
+        return future
+
+    def _topic_ids(self, topics: Sequence[Topic], *, timeout_s: float) -> Mapping[Topic, str]:
+        assert timeout_s > 0
+        if isinstance(self.ids, Exception):
+            raise self.ids
+        return {topic: self.ids[topic] for topic in topics if topic in self.ids}
+
+    def assign(self, *partitions: int) -> None:
+        self.loop._on_assign(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
+
+    def revoke(self, *partitions: int) -> None:
+        self.loop._on_revoke(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
+
+    @contextlib.contextmanager
+    def renewing(self) -> Iterator[Client]:
+        """In the block, the loop replaces its client, which gives up its partitions."""
+        left, joined = self.client, Client()
+
+        def revoke() -> None:
+            left.is_closed = True
+            self.revoke(*(partition for _, partition in list(self.loop._assigned)))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(left, "close", revoke)
+            patch.setattr(module, "Consumer", self._join(joined))
+            yield joined
+        assert left.is_closed
+        assert self.loop._consumer is cast("Consumer", joined)
+        self.client = joined
+
+    def _join(self, joined: Client) -> Callable[..., Client]:
+        def join(config: Mapping[str, Any], **_: object) -> Client:
+            joined.on_commit = config["on_commit"]
+            return joined
+
+        return join
+
+    def turn(self, *messages: Message) -> None:
+        self.client.fetch = list(messages)
+        self.loop._turn()
+        self.turn_until(lambda: not self.client.fetch)
+
+    def turn_until(self, look: Callable[[], object]) -> None:
+        """Turns until `has_come` is true, while the loop's clock moves on."""
+
+        def has_come() -> bool:
+            if look():
+                return True
+            self.loop._turn()
+            return False
+
+        eventually(has_come)
+
+    def turns(self, count: int) -> None:
+        for _ in range(count):
+            self.turn()
+
+    @property
+    def commits(self) -> list[dict[int, int]]:
+        return [{partition: offset for partition, (offset, _) in each.items()} for each in self.client.commits]
+
+
+def loop_of_two_partitions() -> Loop:
+    """It was assigned the partitions 0 and 1. Four records fill a lane."""
+    made = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5, max_lane_records=4))
+    made.assign(0, 1)
+    return made
+
+
+def record(partition: int, offset: int, *, bulk: bool = False) -> Message:
+    event = command(offset, bulk=bulk)
+    return Message(
+        topic=TOPIC,
+        partition=partition,
+        offset=offset,
+        key=b"key",
+        value=event.value,
+        headers=list(event.headers),
+        timestamp=(2, 1),
+    )
+
+
+def error(code: int, partition: int | None = None, offset: int = 0, *, fatal: bool = False) -> Message:
+    why = KafkaError(code, "by a test", fatal=fatal)
+    return Message(error=why) if partition is None else Message(topic=TOPIC, partition=partition, offset=offset, error=why)
+
+
+def end(partition: int, offset: int) -> Message:
+    return error(KafkaError._PARTITION_EOF, partition, offset)
+
+
+def damage(partition: int, offset: int) -> Message:
+    return error(KafkaError._BAD_MSG, partition, offset)
