@@ -14,6 +14,7 @@ from orchestrator.storage.console_sessions import begin_session, end_session, us
 from orchestrator.storage.database import create_database_engine, transact
 from tests.support.databases import fresh_database
 from tests.support.stack import Stack
+from tests.support.usual_rows import usual_values
 
 OURS, THEIRS = "org-ours", "org-theirs"
 
@@ -54,35 +55,6 @@ OF_EVERYBODY = "orchestrator.receipt_key"
 # A request knows its session before its organization, so the policy compares the session's hash.
 OF_A_SESSION = "orchestrator.console_session"
 
-# A valid value for each column type, and for a few columns that have a constraint.
-VALUES = {
-    "uuid": "gen_random_uuid()",
-    "text": "gen_random_uuid()::text",
-    "integer": "1",
-    "smallint": "1",
-    "bigint": "1",
-    "bytea": "'x'",
-    "jsonb": "'{}'",
-    "boolean": "false",
-    "date": "'2026-03-25'",
-    "timestamp with time zone": "now()",
-    "ARRAY": "'{x}'",
-}
-SPECIAL = {
-    ("orchestrator.batch", "status"): "'processing'",
-    ("orchestrator.batch_edit", "kind"): "'deleted'",
-    ("orchestrator.dispatch", "state"): "'asked'",
-    ("orchestrator.outcome", "outcome"): "'cancelled'",
-    ("orchestrator.receipt_published", "state"): "'ahead'",
-    ("orchestrator.receipt_run", "audit_ids"): "'{1}'",
-    ("orchestrator.receipt_salt", "salt"): "decode(repeat('ab', 32), 'hex')",
-    ("orchestrator.revocation_request", "state"): "'asked'",
-    ("orchestrator.sweep_watch", "stage"): "'splitter'",
-    ("orchestrator.webhook_change", "change"): "'created'",
-    ("registration.forgetting", "mentor_id"): "gen_random_uuid()::text",
-    ("registration.period_change", "closed_through"): "'2026-03-25'",
-}
-
 
 @pytest.fixture(scope="module")
 def insertions(infrastructure: Stack, template_database: str) -> Iterator[tuple[Settings, dict[str, str]]]:
@@ -99,16 +71,7 @@ def insertions(infrastructure: Stack, template_database: str) -> Iterator[tuple[
 
 
 def insertion(connection: Connection, table: str) -> str:
-    schema, name = table.split(".")
-    columns = connection.execute(
-        text("""
-            SELECT column_name, data_type FROM information_schema.columns
-            WHERE (table_schema, table_name) = (:schema, :name) AND is_nullable = 'NO' AND column_default IS NULL AND is_identity = 'NO'
-        """),
-        {"schema": schema, "name": name},
-    )
-    values: dict[str, str] = {column: VALUES[kind] for column, kind in columns}
-    values |= {column: value for (of, column), value in SPECIAL.items() if of == table}
+    values = usual_values(connection, table)
     assert "organization_id" in values
     values["organization_id"] = ":organization"
     # Some tables have one row of each organization.

@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import sqlstate
-from tests.integration.test_row_level_security import SPECIAL, VALUES
 from tests.support.databases import fresh_database
 from tests.support.stack import Stack
+from tests.support.usual_rows import usual_values
 
 INSUFFICIENT_PRIVILEGE = "42501"
 
@@ -173,18 +173,9 @@ def owner_of_all(deployment: Settings) -> Iterator[Engine]:
 
 
 def insert(connection: Connection, table: str, row: Row) -> None:
-    schema, name = table.split(".")
-    columns = connection.execute(
-        text("""
-            SELECT column_name, data_type FROM information_schema.columns
-            WHERE (table_schema, table_name) = (:schema, :name) AND is_nullable = 'NO' AND column_default IS NULL AND is_identity = 'NO'
-        """),
-        {"schema": schema, "name": name},
-    )
-    values: Row = {column: VALUES[kind] for column, kind in columns}
+    values: Row = usual_values(connection, table)
     # Unless the row has other counts.
     values |= {"pending": "1", "total_items": "1"} if table == "orchestrator.batch" else {}
-    values |= {column: value for (of, column), value in SPECIAL.items() if of == table}
     values |= row
     connection.execute(text(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"))
 
