@@ -19,7 +19,7 @@ _MOST_CELLS_ABOVE = 2
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column to read. `parse` takes a cell, and raises BadCellError. `code` is that of a mistake which has none of its own.
+    """A column to read. `parse` takes a cell, and raises BadCellError. Mistakes get `code` unless the error has a code.
 
     The values of a column that `is_private` are never shown. In one that `is_duration`, hours may have a decimal comma. In one that
     `is_compared` with exported values, doubtful letters give no remark, because they may be the exported ones. Below a title, a row with one

@@ -1,4 +1,4 @@
 """The numbers of TCP ports."""
 
 LAST_PORT = 65_535
-"""The greatest. 0 stands for any that is free."""
+"""The highest port. Port 0 stands for any free one."""

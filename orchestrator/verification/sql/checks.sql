@@ -448,7 +448,7 @@ WHERE NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('registrati
 
 -- name: changed_in_closed_period
 -- A registration or revocation whose audit row was written after its period was closed, and before it was reopened. Audit ids and not times are
--- compared, because a clock can be set back: whoever closes waits for every registration that runs, so what comes later has a higher id.
+-- compared, because a clock can be set back: a closing waits for every running registration, so later audit rows have a higher id.
 SELECT u.batch_id, a.item_id, 'the activity of ' || a.activity_date || ' was ' || u.action || ' at ' || u.at
        || ', but the period was closed through ' || p.closed_through || ' at ' || p.changed_at AS detail
 FROM registration.period_change p
