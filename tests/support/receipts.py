@@ -43,6 +43,18 @@ def notary(settings: Settings, engine: Engine, **named: Any) -> Notary:
     return Notary(signing(settings), engine, **named)
 
 
+@contextmanager
+def in_thread(notary: Notary) -> Iterator[Notary]:
+    """Runs the notary until the block ends."""
+    thread = threading.Thread(target=notary.run)
+    thread.start()
+    try:
+        yield notary
+    finally:
+        notary.stop()
+        thread.join()
+
+
 def append(engine: Engine) -> None:
     """Does what a notary does that can't sign."""
     Appender(engine, name=ORIGIN, stopping=threading.Event(), passed=lambda _: None).append()

@@ -1,0 +1,364 @@
+"""Row 69 of the fault catalogue: the database is restored to a point before a published checkpoint, and no published log is forked."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from cli.terminal.failures import ExitCode
+from consumers.notary import appending, published
+from consumers.notary import notary as notary_loop
+from consumers.notary.notary import Notary
+from consumers.notary.published import compare_topic, every_published_checkpoint
+from orchestrator.process import metrics
+from orchestrator.process.actions import Action
+from orchestrator.process.settings import Settings
+from orchestrator.receipts.checkpoint import Checkpoint, sign
+from orchestrator.receipts.keys import SigningKey
+from orchestrator.receipts.merkle import root
+from orchestrator.storage.receipt_checkpoints import (
+    LogAgreesError,
+    PublishedState,
+    add_key,
+    begin_again,
+    note_reading,
+    read_receipt_figures,
+    read_up_to,
+    unsettled_checkpoints,
+)
+from orchestrator.storage.receipt_reading import StoredHashes
+from orchestrator.verification.receipts import Tampering, audit_logs, unknown_signers
+from producers.producer import EventProducer
+from schemas.envelope import OutgoingEvent, Topic
+from schemas.events import checkpoint_signed
+from tests.support.log_lines import logged
+from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
+from tests.support.receipts import (
+    KEY,
+    ORIGIN,
+    all_hashes,
+    as_owner,
+    checkpoints,
+    in_thread,
+    leaves,
+    notary,
+    plain_root,
+    restored,
+    signing,
+)
+from tests.support.waiting import eventually
+
+
+class Restoring:
+    """A deployment whose database loses what happened after `lost`, while the topics keep it."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, engine: Engine, publisher: EventProducer) -> None:
+        self.pipeline, self.settings, self.engine, self.publisher = pipeline, settings, engine, publisher
+        self.notary = notary(settings, engine)
+
+    def register(self, first: int) -> None:
+        self.pipeline.submit(mentors(2, first=first))
+        self.pipeline.drain()
+
+    def sign(self) -> None:
+        self.notary.turn()
+        self.pipeline.relay()
+        delivery = self.publisher.send([event for event in self.pipeline.take(Topic.LIFECYCLE) if event.key == ORGANIZATION])
+        while delivery.outstanding:
+            self.publisher.poll(0.1)
+
+    def restore_before(self, first: int) -> None:
+        """Registers and signs, then takes the logs back."""
+
+        def lost() -> None:
+            self.register(first)
+            self.sign()
+
+        restored(self.settings, lost)
+        self.pipeline.forget_what_was_published()
+        self.notary = notary(self.settings, self.engine)
+
+
+@pytest.fixture
+def restoring(pipeline: Pipeline, settings: Settings, engine: Engine, publisher: EventProducer) -> Restoring:
+    restoring = Restoring(pipeline, settings, engine, publisher)
+    restoring.register(1)
+    restoring.sign()
+    return restoring
+
+
+def test_row_69_a_restored_log_grows_to_its_published_checkpoint_and_is_signed_again(restoring: Restoring) -> None:
+    engine = restoring.engine
+    # Three records are published. Two come back first.
+    restoring.restore_before(3)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(
+            text(
+                "CREATE TABLE public.missing AS SELECT * FROM registration.audit WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"
+            )
+        )
+        connection.execute(text("DELETE FROM registration.audit WHERE audit_id IN (SELECT audit_id FROM public.missing)"))
+    restoring.notary.turn()
+    assert len(leaves(engine)) == 3
+    assert [each.checkpoint.size for each in checkpoints(engine)] == [2]
+    assert restoring.notary.health.failing is not None
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("INSERT INTO registration.audit OVERRIDING SYSTEM VALUE SELECT * FROM public.missing"))
+    restoring.notary.turn()
+    assert [each.checkpoint.size for each in checkpoints(engine)] == [2, 4]
+    assert restoring.notary.health.failing is None
+    with engine.begin() as connection, pytest.raises(LogAgreesError):
+        begin_again(connection, ORGANIZATION, name=ORIGIN, reason="no reason")
+
+
+def test_row_69_a_log_that_differs_from_its_published_checkpoint_is_never_signed(
+    restoring: Restoring, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = restoring.engine
+    restoring.restore_before(3)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(
+            text(
+                "UPDATE registration.audit SET at = at + interval '1 s' WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"
+            )
+        )
+    for _ in range(2):
+        restoring.notary.turn()
+        restoring.register(len(leaves(engine)) + 1)
+    assert [each.checkpoint.size for each in checkpoints(engine)] == [2]
+    [halted] = logged(caplog, Action.RECEIPT_LOG_HALTED)
+    told = (halted["role"], halted["organization"], halted["log"], halted["size"], halted["state"])
+    assert told == ("notary", ORGANIZATION, 1, 4, "forked")
+    with engine.begin() as connection:
+        [(head, state)] = unsettled_checkpoints(connection)
+        assert (head.size, state) == (4, PublishedState.FORKED)
+        assert read_receipt_figures(connection).halted == 1
+        begin_again(connection, ORGANIZATION, name=ORIGIN, reason="restored")
+        assert read_receipt_figures(connection).halted == 0
+    restoring.notary.turn()
+    assert restoring.notary.health.failing is None
+    newest = checkpoints(engine)[-1].checkpoint
+    assert (newest.origin, newest.size) == (f"{ORIGIN}/{ORGANIZATION}#2", len(leaves(engine, log=2)))
+    assert newest.root == plain_root(all_hashes(engine, log=2))
+    assert [leaf.get("before_log") for leaf in leaves(engine, log=2)] == [True] * 6 + [None] * 2
+    with engine.begin() as connection:
+        for log in (1, 2):
+            hashes = all_hashes(engine, log=log)
+            assert root(len(hashes), StoredHashes(connection, ORGANIZATION, log)) == plain_root(hashes)
+
+
+def forged(key: SigningKey, *, origin: str = f"{ORIGIN}/{ORGANIZATION}", size: int = 2, altered: bool = False) -> OutgoingEvent:
+    """An event that says that the organization's log has another root, or many more leaves, than it has."""
+    note = sign(Checkpoint(origin, size, b"x" * 32), key)
+    return checkpoint_signed(
+        organization_id=ORGANIZATION,
+        log=1,
+        origin=origin,
+        size=size,
+        root=b"x" * 32,
+        checkpoint=note.replace(f"\n{size}\n", f"\n{size + 7}\n", 1) if altered else note,
+        time=datetime.now(UTC),
+        trace_id="0" * 31 + "1",
+    )
+
+
+def test_row_69_a_checkpoint_that_no_known_key_has_signed_stops_nobody(
+    restoring: Restoring, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = SigningKey(ORIGIN, b"\x08" * 32)
+    forgeries = [
+        forged(stranger),
+        forged(stranger, size=1_000),
+        forged(KEY, altered=True),
+        # A signed checkpoint of somebody else's log, and of another log of ours.
+        forged(KEY, origin=f"{ORIGIN}/another"),
+        forged(KEY, origin=f"{ORIGIN}/{ORGANIZATION}#2"),
+    ]
+    restoring.publisher.publish(forgeries)
+    restoring.register(3)
+    before = metrics.RECEIPT_CHECKPOINTS_IGNORED._value.get()
+    fresh = notary(restoring.settings, restoring.engine)
+    fresh.turn()
+    assert fresh.health.failing is None
+    assert [each.checkpoint.size for each in checkpoints(restoring.engine)] == [2, 4]
+    assert metrics.RECEIPT_CHECKPOINTS_IGNORED._value.get() - before == len(forgeries)
+    assert len(logged(caplog, Action.CHECKPOINT_IGNORED)) == len(forgeries)
+    # The audit does not compare them either, and names them. What a known key has signed counts, also a false one.
+    signed, ignored = every_published_checkpoint(restoring.settings, [KEY.verifier])
+    assert ([each.size for each in signed], len(ignored)) == ([2], len(forgeries))
+    assert audit_logs(restoring.engine, signed)[1] == []
+    assert {each.kind for each in unknown_signers(ignored)} == {Tampering.UNKNOWN_SIGNER}
+    assert unknown_signers(ignored, "another") == []
+    restoring.publisher.publish([forged(KEY)])
+    notary(restoring.settings, restoring.engine).turn()
+    with restoring.engine.begin() as connection:
+        assert [each.state for each in unsettled_checkpoints(connection)] == [PublishedState.FORKED]
+
+
+def test_row_69_checkpoints_of_a_key_that_was_replaced_count(restoring: Restoring) -> None:
+    restoring.restore_before(3)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("DELETE FROM registration.audit WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"))
+    replacing = SigningKey(ORIGIN, b"\x09" * 32)
+    rotated = Notary(signing(restoring.settings, receipts_signing_key=replacing.secret_text()), restoring.engine)
+    rotated.turn()
+    with restoring.engine.begin() as connection:
+        [(head, state)] = unsettled_checkpoints(connection)
+    assert (head.size, state) == (4, PublishedState.AHEAD)
+    assert rotated.health.failing is not None
+
+
+REPLACING = SigningKey(ORIGIN, b"\x09" * 32)
+
+
+def restored_before_the_rotation(restoring: Restoring) -> None:
+    """The present key signs four records; the copy is of before it was known. A notary that has the old key reads the topic."""
+    restoring.notary = rotated(restoring)
+    restoring.restore_before(3)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("DELETE FROM orchestrator.receipt_key WHERE verifier = :key"), {"key": str(REPLACING.verifier)})
+        connection.execute(
+            text(
+                "UPDATE registration.audit SET at = at + interval '1 s' WHERE audit_id > 1 + (SELECT min(audit_id) FROM registration.audit)"
+            )
+        )
+    with restoring.engine.begin() as connection:
+        add_key(connection, str(KEY.verifier))
+    assert compare_topic(restoring.settings, restoring.engine) == 1, "only that of the old key"
+
+
+def rotated(restoring: Restoring) -> Notary:
+    return Notary(signing(restoring.settings, receipts_signing_key=REPLACING.secret_text()), restoring.engine)
+
+
+def contradicted(restoring: Restoring) -> list[tuple[int, PublishedState]]:
+    with restoring.engine.begin() as connection:
+        return [(each.published.size, each.state) for each in unsettled_checkpoints(connection)]
+
+
+def test_row_69_checkpoints_that_were_read_before_their_key_was_known_count(restoring: Restoring) -> None:
+    restored_before_the_rotation(restoring)
+    rotated(restoring).turn()
+    assert contradicted(restoring) == [(4, PublishedState.FORKED)]
+    assert [each.checkpoint.size for each in checkpoints(restoring.engine)] == [2]
+
+
+def test_row_69_checkpoints_count_although_their_key_becomes_known_while_they_are_read(
+    restoring: Restoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored_before_the_rotation(restoring)
+    run_again = published.published_checkpoints
+
+    def announced(*given: Any) -> published.FoundCheckpoints:
+        with restoring.engine.begin() as connection:
+            add_key(connection, str(REPLACING.verifier))
+        return run_again(*given)
+
+    with restoring.engine.begin() as connection:
+        note_reading(connection, dict.fromkeys(read_up_to(connection), 0))
+    monkeypatch.setattr(published, "published_checkpoints", announced)
+    assert compare_topic(restoring.settings, restoring.engine) == 1
+    monkeypatch.undo()
+    compare_topic(restoring.settings, restoring.engine)
+    assert contradicted(restoring) == [(4, PublishedState.AHEAD)]
+
+
+def test_row_69_a_key_that_is_added_by_hand_makes_its_checkpoints_count(restoring: Restoring) -> None:
+    restored_before_the_rotation(restoring)
+    added = bulkreg(restoring.settings, "keys", "add", str(REPLACING.verifier))
+    assert (added.exit_code, json.loads(added.stdout)["is_new"]) == (0, True)
+    assert not json.loads(bulkreg(restoring.settings, "keys", "add", str(REPLACING.verifier)).stdout)["is_new"]
+    assert bulkreg(restoring.settings, "keys", "add", "no key").exit_code == ExitCode.BAD_INPUT
+    restoring.notary.turn()
+    assert contradicted(restoring) == [(4, PublishedState.FORKED)]
+
+
+def test_an_audit_of_a_log_that_was_signed_again_under_another_key_names_the_true_checkpoints(restoring: Restoring) -> None:
+    """Somebody with the owner's rights changes a record, removes the key and every checkpoint, and signs everything with a key of their own."""
+    stranger = Notary(signing(restoring.settings, receipts_signing_key=REPLACING.secret_text()), restoring.engine)
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("UPDATE registration.audit SET at = at + interval '1 s'"))
+        connection.execute(text("UPDATE registration.activity SET created_at = created_at + interval '1 s'"))
+        for table in ("log", "run", "batch", "node", "checkpoint", "published", "key", "reading"):
+            connection.execute(text(f"DELETE FROM orchestrator.receipt_{table}"))
+        connection.execute(text("UPDATE orchestrator.receipt_cursor SET appended_through = 0"))
+    stranger.turn()
+    assert len(leaves(restoring.engine)) == 2
+    audited = bulkreg(restoring.settings, "receipts", "audit")
+    [finding] = json.loads(audited.stdout)["findings"]
+    assert (audited.exit_code, finding["kind"]) == (ExitCode.SOME_FAILED, Tampering.UNKNOWN_SIGNER)
+    for part in ("partition ", "offset ", f"{ORIGIN}/{ORGANIZATION}", f"{ORIGIN}+{KEY.verifier.key_id.hex()}"):
+        assert part in finding["detail"]
+    # With the true key, from the settings or as an option, it is compared.
+    for known in (
+        bulkreg(restoring.settings, "receipts", "audit", "--key", str(KEY.verifier)),
+        bulkreg(restoring.settings, "receipts", "audit", signing_key=KEY),
+    ):
+        assert [each["kind"] for each in json.loads(known.stdout)["findings"]] == [Tampering.TWO_HEADS]
+
+
+def bulkreg(settings: Settings, *arguments: str, signing_key: SigningKey | None = None) -> Result:
+    environment = {
+        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
+        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
+        "BULKREG_RECEIPTS_SIGNING_KEY": None if signing_key is None else signing_key.secret_text(),
+        "BULKREG_RECEIPTS_ORIGIN": ORIGIN,
+        "BULKREG_HOME": None,
+    }
+    return CliRunner().invoke(app, [*arguments, "--json"], env=environment)
+
+
+def test_row_69_the_topic_is_asked_again_when_the_database_was_replaced(restoring: Restoring) -> None:
+    keeping = restoring.notary
+    restoring.restore_before(3)
+    keeping._server_started = None  # it has another start than before
+    with as_owner(restoring.settings) as connection:
+        connection.execute(text("DELETE FROM registration.audit WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"))
+    keeping.turn()
+    assert [each.checkpoint.size for each in checkpoints(restoring.engine)] == [2]
+    assert keeping.health.failing is not None
+
+
+def test_row_69_the_topic_is_asked_again_every_ten_minutes(restoring: Restoring) -> None:
+    now = 0.0
+    keeping = Notary(signing(restoring.settings), restoring.engine, lambda: now)
+    keeping.turn()
+    restoring.publisher.publish([forged(KEY)])
+    now = 599.0
+    keeping.turn()
+    assert keeping.health.failing is None
+    now = 600.0
+    keeping.turn()
+    assert keeping.health.failing is not None
+
+
+def test_row_69_the_topic_is_asked_again_after_an_error(restoring: Restoring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database may be another one than before."""
+    monkeypatch.setattr(notary_loop, "_MAX_PAUSE_S", 0.01)
+    fails = [OperationalError("SELECT", None, ConnectionError("a test's"))]
+    append = appending.Appender.append
+
+    def fail_once(appender: appending.Appender) -> int:
+        if fails:
+            raise fails.pop()
+        return append(appender)
+
+    restoring.notary.turn()
+    restoring.publisher.publish([forged(KEY)])
+    monkeypatch.setattr(appending.Appender, "append", fail_once)
+    with in_thread(restoring.notary):
+        eventually(lambda: restoring.notary.health.failing)
+
+
+def test_row_69_a_topic_that_was_made_again_is_read_from_its_beginning(restoring: Restoring) -> None:
+    """The offsets in the database are behind its end."""
+    with restoring.engine.begin() as connection:
+        note_reading(connection, dict.fromkeys(read_up_to(connection), 1_000_000))
+    assert compare_topic(restoring.settings, restoring.engine) == 1
+    assert compare_topic(restoring.settings, restoring.engine) == 0
