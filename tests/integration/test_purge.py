@@ -9,20 +9,29 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from consumers.upkeep.purger import Purged, PurgePolicy, Purger
 from orchestrator.batches.errors import ConflictError, NotFoundError
 from orchestrator.batches.model import BatchFilter, Idempotency, NewBatch, RetryRequest
-from orchestrator.batches.operations import cancel_batch, delete_batch, list_batches, retry_failed_items, submit_bulk_registration
+from orchestrator.batches.operations import (
+    cancel_batch,
+    delete_batch,
+    dismiss_batch,
+    list_batches,
+    relabel_batch,
+    retry_failed_items,
+    submit_bulk_registration,
+)
 from orchestrator.process.settings import Settings
 from orchestrator.storage.console_sessions import remove_ended_sessions
-from orchestrator.storage.purging import deleted_batches, purge_batches
+from orchestrator.storage.purging import deleted_batches, expire_keys, purge_batches
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import BATCH_REJECTED
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, standard_directory
+from tests.support.plans import without_indexes
 from tests.support.upstream import in_parts, submitted, upstream_items
 
 OF_BATCHES = (
@@ -346,3 +355,129 @@ def test_a_batch_that_is_in_use_when_its_turn_comes_keeps_no_others_from_the_pur
         assert purge_batches(purging, [str(used), str(free)], max_items=100) == (1, 2)
     assert left(pipeline, free) == {}
     assert Purger(NOW).purge(pipeline.engine) == Purged(batches=1, items=2)
+
+
+def rows_by_position(pipeline: Pipeline, batch_id: UUID) -> Mapping[str, list[int]]:
+    """The positions of which each table has rows, and for the tables of whole batches the number of rows."""
+    found = {}
+    for table in OF_BATCHES:
+        is_of_items = table in ("batch_item", "outcome", "item_history", "dispatch", "revocation_request")
+        what = "position" if is_of_items else "count(*)"
+        found[table] = [
+            value
+            for (value,) in rows(
+                pipeline, f"SELECT {what} FROM orchestrator.{table} WHERE batch_id = :id ORDER BY 1", id=batch_id
+            )
+        ]
+    return found
+
+
+def with_rows_in_every_table(pipeline: RememberingPipeline, first: int) -> UUID:
+    """Three items that have failed twice, in a dismissed batch with a label. One outcome of each attempt."""
+    batch_id = pipeline.submit([item(f"nobody-{first + number}") for number in range(3)])
+    pipeline.drain()
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    pipeline.drain()
+    pipeline.call(relabel_batch, ADMIN, batch_id, "a label")
+    pipeline.call(dismiss_batch, ADMIN, batch_id)
+    pipeline.drain()
+    with pipeline.engine.begin() as connection:
+        for insert in (
+            "INSERT INTO orchestrator.dispatch (batch_id, position, organization_id, attempt, state, dispatched_at, answered_at)"
+            " SELECT batch_id, position, organization_id, 2, 'withdrawn', now(), now() FROM orchestrator.batch_item WHERE batch_id = :id",
+            "INSERT INTO orchestrator.revocation_request (batch_id, position, organization_id, state, asked_at, asked_by, channel, reason,"
+            " answered_at, is_bulk, sent_at)"
+            " SELECT batch_id, position, organization_id, 'revoked', now(), 'x', 'api', 'x', now(), false, now()"
+            " FROM orchestrator.batch_item WHERE batch_id = :id",
+        ):
+            connection.execute(text(insert), {"id": batch_id})
+    return batch_id
+
+
+def test_a_chunk_removes_its_items_with_all_their_rows_and_nothing_else(pipeline: RememberingPipeline) -> None:
+    """The first items first. Other batches have rows of the same positions, and one of them has no items."""
+    purged, kept = (with_rows_in_every_table(pipeline, first) for first in (1, 10))
+    empty = uuid4()
+    pipeline.queues[Topic.BATCHES] += in_parts(empty, [20, 20])[:1]
+    pipeline.drain()
+    pipeline.call(cancel_batch, ADMIN, empty, None)
+    pipeline.drain()
+    deleted(pipeline, purged)
+    before = [rows_by_position(pipeline, batch_id) for batch_id in (kept, empty)]
+    assert before[0]["dispatch"] == before[0]["item_history"] == [0, 1, 2]
+    assert before[1]["batch"] == before[1]["batch_part"] == [1]
+    with pipeline.engine.begin() as connection:
+        for position in (2, 1, 0):
+            connection.execute(
+                text("UPDATE orchestrator.batch_item SET notes = notes WHERE (batch_id, position) = (:id, :position)"),
+                {"id": purged, "position": position},
+            )
+        without_indexes(connection)
+        # A batch that nobody has deleted stays, whoever asks.
+        assert purge_batches(connection, [str(each) for each in (purged, kept, empty)], max_items=2) == (0, 2)
+    left_over = rows_by_position(pipeline, purged)
+    of_items = ("batch_item", "dispatch", "item_history", "revocation_request")
+    assert [left_over[table] for table in of_items] == [[2]] * len(of_items)
+    assert left_over["outcome"] == [2, 2]
+    assert Purger(NOW).purge(pipeline.engine) == Purged(batches=1, items=1)
+    assert left(pipeline, purged) == {}
+    assert [rows_by_position(pipeline, batch_id) for batch_id in (kept, empty)] == before
+    assert rows(pipeline, "SELECT batch_id FROM orchestrator.tombstone") == [(purged,)]
+
+
+def test_batches_are_due_in_the_order_of_their_deletion(pipeline: RememberingPipeline) -> None:
+    """Without those that are set aside, that another purge holds, or of which a service still has to answer a request."""
+    batches = [deleted(pipeline, finished(pipeline, 1, first)) for first in range(1, 6)]
+    with pipeline.engine.begin() as connection:
+        for place in (3, 0, 4, 2, 1):
+            connection.execute(
+                text("UPDATE orchestrator.batch SET deleted_at = now() - make_interval(hours => :hours) WHERE batch_id = :id"),
+                {"hours": 9 - place, "id": batches[place]},
+            )
+        connection.execute(
+            text(
+                "INSERT INTO orchestrator.revocation_request (batch_id, position, organization_id, asked_at, asked_by, channel, reason, is_bulk,"
+                " sent_at) VALUES (:id, 0, 'org', now(), 'x', 'api', 'x', false, now())"
+            ),
+            {"id": batches[1]},
+        )
+
+    def due(connection: Connection, most: int, *aside: UUID) -> list[UUID]:
+        without_indexes(connection)
+        found = deleted_batches(connection, after=timedelta(hours=1), aside=[str(each) for each in aside], max_batches=most)
+        return [UUID(each.batch_id) for each in found]
+
+    with pipeline.engine.begin() as connection:
+        assert due(connection, 9, batches[2]) == [batches[0], batches[3], batches[4]]
+        assert due(connection, 2) == [batches[0], batches[2]]
+    with pipeline.engine.begin() as holding, pipeline.engine.begin() as other:
+        assert due(holding, 1) == [batches[0]]
+        assert due(other, 9) == batches[2:]
+
+
+def test_the_oldest_keys_expire_first_and_each_by_itself(pipeline: RememberingPipeline) -> None:
+    """Keys of others have the same words. One that a request is using is left for the next time."""
+    insert = text(
+        "INSERT INTO orchestrator.idempotency_key (organization_id, subject, key, request_hash, batch_id, created_at)"
+        " VALUES (:org, :subject, :key, '', gen_random_uuid(), now() - make_interval(days => :days))"
+    )
+    kept = [("org", "one", "other"), ("org", "other", "key"), ("other", "one", "key")]
+    with pipeline.engine.begin() as connection:
+        for org, subject, key in kept:
+            connection.execute(insert, {"org": org, "subject": subject, "key": key, "days": 1})
+        for key, days in (("c", 20), ("key", 40), ("b", 30)):
+            connection.execute(insert, {"org": "org", "subject": "one", "key": key, "days": days})
+
+    def keys() -> list[tuple[Any, ...]]:
+        columns = "organization_id, subject, key"
+        return rows(pipeline, f"SELECT {columns} FROM orchestrator.idempotency_key ORDER BY {columns}")
+
+    with pipeline.engine.begin() as connection:
+        without_indexes(connection)
+        assert expire_keys(connection, after=timedelta(days=7), max_keys=1) == 1
+    assert keys() == sorted([*kept, ("org", "one", "b"), ("org", "one", "c")])
+    with pipeline.engine.connect() as using, pipeline.engine.begin() as purging:
+        using.execute(text("SELECT FROM orchestrator.idempotency_key WHERE key = 'b' FOR UPDATE"))
+        purging.execute(text("SET LOCAL lock_timeout = 1"))
+        assert expire_keys(purging, after=timedelta(days=7), max_keys=9) == 1
+    assert keys() == sorted([*kept, ("org", "one", "b")])

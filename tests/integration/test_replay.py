@@ -327,6 +327,8 @@ def test_a_destroyed_projection_is_rebuilt(
     [
         "UPDATE orchestrator.batch_item SET revoked_at = NULL, revoked_by = NULL, revocation_reason = NULL",
         "UPDATE orchestrator.batch_item SET revocation_reason = 'another' WHERE revoked_at IS NOT NULL",
+        "UPDATE orchestrator.batch_item SET revoked_by = 'another' WHERE revoked_at IS NOT NULL",
+        "UPDATE orchestrator.batch_item SET revoked_at = revoked_at + interval '1 microsecond'",
         "UPDATE orchestrator.batch_item SET revoked_at = now(), revoked_by = 'boss', revocation_reason = 'none' WHERE position = 1",
         "UPDATE orchestrator.batch SET revoked = 0",
     ],

@@ -35,6 +35,7 @@ from tests.integration.test_replay import (
 from tests.integration.test_replay_trust import as_written_by, completion, rejection, whole
 from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, item, mentors, standard_directory
+from tests.support.revoking import revoke
 
 
 @pytest.fixture
@@ -245,16 +246,23 @@ def test_of_two_records_at_one_offset_the_one_of_the_first_partition_counts(
     pipeline.call(relabel_batch, ADMIN, batch_id, "new")
     pipeline.drain()
     items = orjson.loads(written(pipeline, events.BATCH_SUBMITTED, batch_id).value)["items"]
+    cancelled = pipeline.submit(mentors(2, first=10))
+    pipeline.call(cancel_batch, ADMIN, cancelled, None)
+    revoke(pipeline, batch_id, item_ids=[DerivedIds(batch_id).item_id(2)])
+    pipeline.drain()
     otherwise: dict[str, dict[str, object]] = {
         events.BATCH_SUBMITTED: {"items": [each | {"duration_minutes": 7} for each in items]},
         events.BATCH_RETRY_REQUESTED: {"items": [{"position": 1, "attempt": 2, "correction": {"mentor_id": "x"}}]},
         events.FAILED: {"error": {"code": "x", "message": "x", "retryable": False}},
         events.BATCH_RELABELLED: {"label": "x"},
+        events.BATCH_CANCELLED: {"cancelled_positions": [[0, 1, 9]]},
+        events.ACTIVITIES_REVOKED: {"reason": "x"},
     }
     contradicting = [
         (offset, changed(event, **otherwise[kind]))
         for offset, event in pipeline.written
         if (kind := dict(event.headers)["ce_type"].decode()) in otherwise
+        and not (kind == events.BATCH_SUBMITTED and str(cancelled).encode() in event.value)
     ]
     partitions = [(0, pipeline.written), (1, contradicting)]
     with pipeline.engine.connect() as connection:

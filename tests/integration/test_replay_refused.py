@@ -27,7 +27,7 @@ from tests.integration.test_replay import (
     upstream,
     written_again,
 )
-from tests.integration.test_replay_trust import completion, rejection
+from tests.integration.test_replay_trust import completion, rejection, revocation
 from tests.support.audit import tampering
 from tests.support.pipeline import DAY, standard_directory
 
@@ -464,6 +464,8 @@ PROOFS: dict[str, tuple[Callable[[UUID], list[OutgoingEvent]], Says]] = {
     ),
     "a cancel": (lambda b: [ours(events.BATCH_CANCELLED, b, **COUNTS, cancelled_positions=[[0, 1, 1]])], Says.NOT_COVERED),
     "a completion": (lambda b: [completion(b, "completed", 2)], Says.NOT_COVERED),
+    "a deletion": (lambda b: [ours(events.BATCH_DELETED, b, version=5)], Says.NOT_COVERED),
+    "a revocation": (lambda b: [revocation(b, (0, 0))], Says.NOT_COVERED),
 }
 
 
