@@ -10,6 +10,7 @@ from confluent_kafka import Consumer
 from sqlalchemy import Connection, Engine, text
 
 from consumers.loop.client_errors import ExpelledError
+from consumers.loop.commit_pace import COMMIT_EVERY_S, CommitPace
 from consumers.loop.coordinator import CoordinatorWatch
 from consumers.loop.handler import Handler
 from consumers.loop.processing import Processed
@@ -62,6 +63,13 @@ def _passing_time() -> float:
     return 10.0 * next(_times)
 
 
+def _pace() -> CommitPace:
+    """Offsets are committed at every few looks. With the machine's clock, a slow machine would commit more often, and a seed would not repeat
+    its run."""
+    looks = itertools.count()
+    return CommitPace(clock=lambda: COMMIT_EVERY_S / 5 * next(looks))
+
+
 def _never_asked(group: str) -> NoReturn:
     raise AssertionError(f"the coordinator of {group} was asked, although no time passes")
 
@@ -98,6 +106,7 @@ class ConsumerProcess:
         self._loop._topic_ids = cast("BrokerTopicIds", self._broker.topic_ids)
         # The simulation decides what a partition returns first, however slow the machine is.
         self._loop._silence = Silence(clock=lambda: 0.0)
+        self._loop._commits._pace = _pace()
         self._loop._coordinator = CoordinatorWatch(_never_asked, clock=lambda: 0.0)
         self._loop._worker = cast("Worker[Processed]", _ImmediateWorker())
         self._loop._passed = self._loop._processor._passed = _passed
