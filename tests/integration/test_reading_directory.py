@@ -1,12 +1,15 @@
 """The directory of an organization reads the same whatever others have, also to a role from which row level security hides nothing."""
 
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches.model import Actor, ItemError, ItemValues, Role
-from orchestrator.directory.reading import DirectoryReader, MentorFilter, Place
+from orchestrator.directory.reading import DirectoryReader, MentorFilter, Page, Place
 from tests.support.pipeline import DAY
+from tests.support.plans import without_indexes
 
 OURS = "b-ours"
 TABLES = ("organization", "mentor", "coordinator", "coordinator_scope", "activity_type", "chapter", "activity")
@@ -77,3 +80,41 @@ def test_what_other_organizations_have_makes_no_difference(engine: Engine) -> No
     assert [(one.mentor_id, one.name) for one in mentors] == [("m-1", f"First {OURS}"), ("m-2", f"Second {OURS}")]
     assert [one.chapter_id for one in alone["k-2"][2].rows] == [f"{OURS}-east", f"{OURS}-north"]
     assert list(alone["k-1"][4].registrations) == [activity_id(1)]
+
+
+# Each listing with the ids that it has, wherever their rows lie. Chapters come from mentors, scopes and names.
+SHUFFLED = (3, 0, 4, 2, 1)
+LISTINGS: dict[str, Callable[[DirectoryReader, Actor, Place], Page[Any]]] = {
+    "mentor_id": lambda reader, actor, place: reader.mentors(actor, MentorFilter(), place),
+    "chapter_id": lambda reader, actor, place: reader.chapters(actor, None, place),
+    "activity_type": lambda reader, actor, place: reader.activity_types(actor, place),
+    "coordinator_id": lambda reader, actor, place: reader.coordinators(actor, None, place),
+}
+
+
+@pytest.mark.parametrize("id_of", LISTINGS)
+def test_pages_are_in_the_order_of_their_ids_wherever_the_rows_lie(engine: Engine, id_of: str) -> None:
+    """Neither an index nor the way in which duplicates are removed puts them in order."""
+    inserts = (
+        "mentor (organization_id, mentor_id, name, chapter_id) VALUES (:o, 'id-' || :n, 'x', 'id-' || :n)",
+        "activity_type (organization_id, activity_type, name) VALUES (:o, 'id-' || :n, 'x')",
+        "coordinator (organization_id, coordinator_id, name, role) VALUES (:o, 'id-' || :n, 'x', 'admin')",
+    )
+    actor = Actor(OURS, "id-0", Role.ADMIN)
+    with engine.connect() as connection:
+        for number in SHUFFLED:
+            for insert in inserts:
+                connection.execute(text(f"INSERT INTO registration.{insert}"), {"o": OURS, "n": str(number)})
+        without_indexes(connection)
+        connection.execute(text("SET LOCAL enable_sort = off"))
+        reader = DirectoryReader(connection)
+        for limit in range(1, len(SHUFFLED) + 2):
+            shown: list[str] = []
+            place: Place | None = Place(limit=limit)
+            while place is not None:
+                page = LISTINGS[id_of](reader, actor, place)
+                assert len(page.rows) <= limit
+                shown += [getattr(row, id_of) for row in page.rows]
+                assert len(shown) <= len(SHUFFLED), shown
+                place = None if page.next_after is None else Place(page.next_after, limit)
+            assert shown == [f"id-{number}" for number in range(len(SHUFFLED))]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,7 +13,7 @@ from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import cancel_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
-from orchestrator.replay.rebuild import Comparison
+from orchestrator.replay.rebuild import Comparison, Replay
 from orchestrator.verification.verify import verify
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
@@ -168,6 +169,27 @@ def test_the_progress_of_other_consumers_and_partitions_puts_no_batch_in_motion(
     assert compared(pipeline.engine, pipeline.written).in_motion == [lost]
 
 
+def test_the_progress_of_a_group_counts_for_its_partitions_alone(pipeline: RecordingPipeline, owner: Engine) -> None:
+    known = {("batches", 0): 1, ("batches", 1): 2, ("results", 0): 3}
+    run(owner, *(f"INSERT INTO orchestrator.consumer_progress VALUES ('{t}', {p}, {n}, now())" for (t, p), n in known.items()))
+    with pipeline.engine.connect() as connection:
+        Replay(connection).note_handled({(Topic.BATCHES, 0): 5, (Topic.RESULTS, 1): 7})
+        found = connection.execute(text("SELECT topic, partition, next_offset FROM replay_handled")).all()
+        connection.invalidate()
+    assert {(topic, partition): offset for topic, partition, offset in found} == known | {("batches", 0): 5, ("results", 1): 7}
+    assert len(found) == len(known) + 1
+
+
+@pytest.mark.parametrize("positions", [[0, 2], [1, 2], [0, 1, 2], [0, 0]])
+def test_a_batch_whose_positions_are_not_those_of_its_items_is_not_rebuilt(
+    pipeline: RecordingPipeline, positions: list[int]
+) -> None:
+    """It is refused, and its rejection may have expired."""
+    batch_id = new_batch_id()
+    found = compared(pipeline.engine, [(0, upstream(batch_id, positions, part=1, parts=1, total=2))])
+    assert (found.batches, found.differences) == (0, [])
+
+
 COUNTS = [("pending", "failed"), ("completed", "cancelled"), ("revoked", "total_items")]
 
 
@@ -208,14 +230,15 @@ def test_the_notes_of_an_item_stay_erased_after_two_attempts(pipeline: Recording
 
 
 # Which rows the readmission of a person leaves, and whether they are of this batch's organization.
-ALIKE = {"done": "1 hour", "of": ORGANIZATION, "word_of": ORGANIZATION, "word": "P", "early": "batch_part"}
-READMITTED: dict[str, tuple[dict[str, str], Promoted]] = {
+ALIKE: dict[str, Any] = {"done": 1, "of": ORGANIZATION, "word_of": ORGANIZATION, "word": "P", "early": "batch_part"}
+READMITTED: dict[str, tuple[dict[str, Any], Promoted]] = {
     "the part is older": (ALIKE, Promoted.REPEATED),
     "the row is older": (ALIKE | {"early": "batch"}, Promoted.REPEATED),
     "an outcome is older": (ALIKE | {"early": "outcome"}, Promoted.REPEATED),
     "nothing is older": (ALIKE | {"early": "nothing"}, Promoted.MERGED),
     "the rows of another batch are older": (ALIKE | {"early": "other"}, Promoted.MERGED),
-    "done after the event": (ALIKE | {"done": "-1 hour"}, Promoted.MERGED),
+    "done after the event": (ALIKE | {"done": -1}, Promoted.MERGED),
+    "done before another batch": (ALIKE, Promoted.MERGED),
     "somebody of another organization": (ALIKE | {"of": "org-other", "word_of": "org-other"}, Promoted.MERGED),
     "a word of another organization": (ALIKE | {"word_of": "org-other"}, Promoted.MERGED),
     "a word of another person": (ALIKE | {"word": "Q"}, Promoted.MERGED),
@@ -230,13 +253,15 @@ def test_only_a_person_of_the_organization_who_was_readmitted_stops_a_promotion(
     pipeline: RecordingPipeline, owner: Engine
 ) -> None:
     """And only if the batch is older than the forgetting, and its event was written afterwards."""
-    batch_id, other = pipeline.submit([item("nobody"), item("no one")]), pipeline.submit(mentors(1))
+    batch_id, other = pipeline.submit([item("nobody"), item("no one")]), pipeline.submit(mentors(2))
     pipeline.drain()
     columns = "(organization_id, hash, is_id, length, pseudonym, key_check)"
-    [submitted_at] = (pipeline.status(batch_id).batch.submitted_at,)
+    submitted_at, later_at = (pipeline.status(each).batch.submitted_at for each in (batch_id, other))
     for name, (given, verdict) in READMITTED.items():
         with owner.begin() as connection:
-            done_at = submitted_at - timedelta(hours=int(given["done"].split()[0]))
+            done_at = submitted_at - timedelta(hours=given["done"])
+            if name == "done before another batch":
+                done_at = submitted_at + (later_at - submitted_at) / 2
             long_ago = submitted_at - timedelta(hours=2)
             for table, column in (("batch_part", "received_at"), ("batch", "submitted_at"), ("outcome", "created_at")):
                 connection.execute(

@@ -29,7 +29,7 @@ from tests.integration.test_replay import (
 )
 from tests.integration.test_replay_trust import completion, rejection, revocation
 from tests.support.audit import tampering
-from tests.support.pipeline import DAY, standard_directory
+from tests.support.pipeline import DAY, mentors, standard_directory
 
 
 @pytest.fixture
@@ -427,10 +427,13 @@ def test_a_rejection_beside_which_the_batch_continued_tells_that_it_was_there(pi
 def test_a_promotion_creates_no_items_of_which_another_content_was_perhaps_accepted(
     pipeline: RecordingPipeline, owner: Engine, story: Callable[[UUID], Story]
 ) -> None:
-    """Only the outcomes and the activities are left, and the topics have two contents of the first part, or two ways to cut the batch."""
+    """Only the outcomes and the activities are left, and the topics have two contents of the first part, or two ways to cut the batch. Another
+    batch has all its rows."""
+    pipeline.submit(mentors(1))
     batch_id = new_batch_id()
     tell(pipeline, owner, batch_id, story(batch_id))
-    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.batch_part")
+    tables = ("batch", "batch_item", "batch_part")
+    run(owner, *(f"DELETE FROM orchestrator.{table} WHERE batch_id = '{batch_id}'" for table in tables))
     before = projection(owner)
     verdicts, _ = promoted(pipeline.engine, pipeline.written)
     assert verdicts == {batch_id: Promoted.NOT_BORNE_OUT}

@@ -27,6 +27,7 @@ from schemas.envelope import Topic
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors
 from tests.support.revoking import revoke
+from tests.support.upstream import submitted, upstream_item
 
 
 @pytest.fixture
@@ -96,6 +97,10 @@ def test_no_statement_on_the_way_of_a_batch_touches_rows_of_others(pipeline: Pip
         late = list(pipeline.queues[Topic.RESULTS])
         pipeline.drain()
         revoke(pipeline, succeeded)
+        upstream = new_batch_id()
+        pipeline.queues[Topic.BATCHES].append(submitted(upstream, [upstream_item(0, "mentor-50")]))
+        pipeline.drain()
+        assert pipeline.status(upstream).batch.status == "completed"
         for batch_id in (failed, succeeded):
             pipeline.call(delete_batch, ADMIN, batch_id)
             pipeline.drain()
