@@ -4,21 +4,16 @@ The roles are processes of `bulkreg run`, as in a deployment. The tests print th
 """
 
 import contextlib
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from itertools import count
 from pathlib import Path
 from statistics import quantiles
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import httpx
 import psutil
@@ -26,31 +21,25 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from api.access.tokens import make_development_token
 from compose.embedded.infrastructure import Infrastructure
 from compose.embedded.product import ROLE_GROUPS
-from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
-from orchestrator.storage.migrate import newest_version, upgrade
+from orchestrator.storage.migrate import upgrade
 from producers.topics import create_topics
 from schemas.envelope import Topic
-from schemas.paths import API_PATH
 from tests.faults.roles import assert_exactly_once
 from tests.support.api_server import KEY
-from tests.support.expansion import EXPAND_EVERY_TABLE
+from tests.support.clients import ITEMS, Clients
 from tests.support.kafka import reading
+from tests.support.next_version import NextVersion
 from tests.support.no_tls import NO_TLS
-from tests.support.pipeline import COORDINATOR, ORGANIZATION, standard_directory
+from tests.support.pipeline import standard_directory
 from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.waiting import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("api", "cli", "compose", "consumers", "orchestrator", "producers", "schemas")
-ITEMS = 5
-MENTORS = 100
-FIRST_DAY = date(1990, 1, 1)
 
 # --- A deployment -----------------------------------------------------------------------------------------------------------------
 
@@ -116,152 +105,12 @@ def wait_until_ready(processes: Sequence[RoleProcess]) -> None:
         eventually(process.answers, what="a role that is ready")
 
 
-# --- Clients ----------------------------------------------------------------------------------------------------------------------
-
-
-class Clients:
-    """Clients of the API. Each repeats a request under its key until it gets a final response."""
-
-    def __init__(self, settings: Settings, urls: list[str]) -> None:
-        self.urls = urls
-        """The addresses of APIs. The list may change at any time, like a proxy's."""
-        self.accepted: list[str] = []
-        self.times_s: list[float] = []
-        """For each batch that was followed to its end, the time from the first try to submit it."""
-        self.trouble: Counter[str] = Counter()
-        """How many requests were repeated, by reason."""
-        with_key = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})
-        token = make_development_token(with_key, sub=COORDINATOR, role=Role.COORDINATOR, orgs=(ORGANIZATION,), ttl_s=7_200)
-        self._http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S)
-        self._numbers = count()
-        self._stopping = threading.Event()
-        self._raised: list[BaseException] = []
-
-    def ask(self, method: str, path: str, headers: Mapping[str, str], **request: Any) -> httpx.Response:
-        """The first response that is not 503. Raises AssertionError for an unexpected one."""
-        for turn in count():
-            url = self.urls[turn % len(self.urls)]
-            try:
-                answer = self._http.request(method, f"{url}{API_PATH}{path}", headers=headers, **request)
-            except httpx.TransportError as error:
-                self.trouble[type(error).__name__] += 1
-                time.sleep(0.02)
-                continue
-            if answer.status_code == 503:
-                self.trouble["503"] += 1
-                time.sleep(0.1)
-                continue
-            assert answer.status_code in (200, 202, 304), answer.text
-            return answer
-        raise AssertionError("unreachable")
-
-    def submit(self) -> tuple[str, str]:
-        """Submits a batch with new values. Returns its id and its ETag."""
-        number = next(self._numbers)
-        day, group = divmod(number, MENTORS // ITEMS)
-        items = [
-            {
-                "mentor_id": f"mentor-{1 + group * ITEMS + position}",
-                "activity_type": "visit",
-                "activity_date": (FIRST_DAY + timedelta(days=day)).isoformat(),
-                "duration_minutes": 60,
-            }
-            for position in range(ITEMS)
-        ]
-        answer = self.ask("POST", "", {"Idempotency-Key": f"batch-{number}"}, json={"items": items})
-        batch_id = str(answer.json()["batch_id"])
-        self.accepted.append(batch_id)
-        return batch_id, answer.headers.get("ETag", "")
-
-    def submit_and_follow(self) -> None:
-        """Submits a batch and follows it until it has succeeded."""
-        began_s = time.monotonic()
-        batch_id, etag = self.submit()
-        status = ""
-        while status not in ("completed", "partial", "failed", "cancelled"):
-            answer = self.ask("GET", f"/{batch_id}", {"If-None-Match": etag}, params={"wait": "20s"})
-            if answer.status_code == 200:
-                status, etag = answer.json()["status"], answer.headers["ETag"]
-        self.times_s.append(time.monotonic() - began_s)
-        assert status == "completed", answer.text
-
-    def go_on(self) -> None:
-        """Returns after each client has finished some more batches."""
-        goal = len(self.times_s) + 10
-        eventually(lambda: self._raised or len(self.times_s) >= goal, what="more finished batches")
-        assert not self._raised, self._raised
-
-    @contextlib.contextmanager
-    def at_work(self, number: int, *, pause_s: float = 0.0, follow: bool = True) -> Iterator[None]:
-        """Runs this many clients, each with one batch after the other."""
-
-        def work() -> None:
-            try:
-                while not self._stopping.wait(pause_s):
-                    self.submit_and_follow() if follow else self.submit()
-            except BaseException as error:
-                self._raised.append(error)
-
-        threads = [threading.Thread(target=work) for _ in range(number)]
-        with self._http:
-            for thread in threads:
-                thread.start()
-            try:
-                yield
-            finally:
-                self._stopping.set()
-                for thread in threads:
-                    thread.join()
-        assert not self._raised, self._raised
-
-
 # --- An upgrade, and with it a restart of every role -----------------------------------------------------------------------------
 
-MIGRATION = '''
-from alembic import op
-
-revision = "{revision}"
-down_revision = "{before}"
-branch_labels = None
-depends_on = None
-
-
-def upgrade():
-    op.execute("""{sql}""")
-'''
 CONTRACT = """
     UPDATE orchestrator.outcome SET of_the_next_version = 'before' WHERE of_the_next_version IS NULL;
     ALTER TABLE orchestrator.outcome ALTER of_the_next_version SET NOT NULL
 """
-
-
-class NextVersion:
-    """The product as it may look in the next version: another folder of code, with a migration and with code that needs it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for package in PACKAGES:
-            if package != "orchestrator":
-                (folder / package).symlink_to(ROOT / package)
-        shutil.copytree(ROOT / "orchestrator", folder / "orchestrator")
-        self._versions = folder / "orchestrator" / "storage" / "migrations" / "versions"
-        self._newest = newest_version()
-        self.add_migration("expand", EXPAND_EVERY_TABLE)
-        # It writes a column that the present version does not know.
-        statements = folder / "orchestrator" / "storage" / "sql" / "outcomes.sql"
-        source = statements.read_text()
-        for present, next_ in (
-            ("error, created_at)", "error, created_at, of_the_next_version)"),
-            ("n.error, CAST(:at AS timestamptz)", "n.error, CAST(:at AS timestamptz), 'next'"),
-        ):
-            assert source.count(present) == 1
-            source = source.replace(present, next_)
-        statements.write_text(source)
-
-    def add_migration(self, revision: str, sql: str) -> None:
-        """Adds a migration at the end of the chain."""
-        (self._versions / f"{revision}.py").write_text(MIGRATION.format(revision=revision, before=self._newest, sql=sql))
-        self._newest = revision
 
 
 def test_upgrade_and_restart_of_every_role_under_load(settings: Settings, topics: None, engine: Engine, tmp_path: Path) -> None:

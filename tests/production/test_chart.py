@@ -5,102 +5,25 @@ run anything (kwok pretends them), so this is about manifests, admission, hooks,
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from collections.abc import Iterator
 
 import pytest
 import yaml
 
 from compose.roles import ROLES
+from tests.production.release import CHART, ROOT, VALUES, WITHIN, Release, empty_release, needs_cluster, run
 from tests.support.waiting import PATIENCE_S, eventually
 
-ROOT = Path(__file__).parents[2]
-CHART, VALUES = ROOT / "compose" / "kubernetes" / "bulkreg", ROOT / "compose" / "kubernetes" / "examples" / "values.yaml"
-CLUSTER = "BULKREG_TEST_KUBECONFIG"
-WITHIN = "240s"
-# The cluster need not know the Prometheus operator's kinds.
-WITHOUT_OPERATOR = ("--set", "monitoring.enabled=false")
-
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_200)]
-
-needs_cluster = pytest.mark.skipif(
-    not os.environ.get(CLUSTER) or not shutil.which("helm") or not shutil.which("kubectl"),
-    reason=f"{CLUSTER} does not name a cluster, or helm or kubectl is missing",
-)
-
-
-def run(program: str, *arguments: str, code: int | None = 0, given: str | None = None) -> str:
-    """Runs a program on the cluster. Returns what it writes. Fails on another exit code than the expected one (None: any)."""
-    environment = os.environ | {"KUBECONFIG": os.environ[CLUSTER]}
-    done = subprocess.run([program, *arguments], env=environment, input=given, capture_output=True, text=True, check=False)
-    assert code in (None, done.returncode), f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr if done.returncode else done.stdout
-
-
-class Release:
-    """The release of this test, in a namespace of its own."""
-
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
-
-    def kubectl(self, *arguments: str, code: int | None = 0, given: str | None = None) -> str:
-        return run("kubectl", "--namespace", self.namespace, *arguments, code=code, given=given)
-
-    def found(self, kind: str) -> Sequence[Mapping[str, Any]]:
-        items: Sequence[Mapping[str, Any]] = json.loads(self.kubectl("get", kind, "--output", "json"))["items"]
-        return items
-
-    def helm(self, command: str, *arguments: str, code: int | None = 0) -> str:
-        values = ("--namespace", self.namespace, "--values", str(VALUES), *WITHOUT_OPERATOR, "--wait", "--timeout", WITHIN)
-        return run("helm", command, "bulkreg", str(CHART), *values, *arguments, code=code)
-
-    def revision(self) -> tuple[int, str]:
-        """The last revision, and its state."""
-        [release] = json.loads(run("helm", "list", "--all", "--namespace", self.namespace, "--output", "json"))
-        return int(release["revision"]), release["status"]
-
-    def pods(self) -> dict[str, str]:
-        """The running pods of the roles, with the role of each."""
-        return {
-            pod["metadata"]["uid"]: pod["metadata"]["labels"]["app.kubernetes.io/component"]
-            for pod in self.found("pods")
-            if pod["metadata"]["labels"]["app.kubernetes.io/component"] in ROLES and "deletionTimestamp" not in pod["metadata"]
-        }
-
-    def are_available(self) -> bool:
-        return all(
-            deployment["status"].get("availableReplicas")
-            == deployment["spec"]["replicas"]
-            == deployment["status"].get("replicas")
-            for deployment in self.found("deployments")
-        )
 
 
 @pytest.fixture
 def release() -> Iterator[Release]:
-    """An empty namespace that admits restricted pods only, with the Secrets that the chart needs."""
-    namespace = f"bulkreg-test-{uuid4().hex[:8]}"
-    made = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
-    }
-    run("kubectl", "apply", "--filename", "-", given=json.dumps(made))
-    release = Release(namespace)
-    eventually(lambda: release.found("serviceaccounts"))
-    for name, setting in (("owner", "DATABASE_URL"), ("worker", "WORKER_DATABASE_URL"), ("api", "API_DATABASE_URL")):
-        url = f"--from-literal=BULKREG_{setting}=postgresql://bulkreg@database/bulkreg"
-        release.kubectl("create", "secret", "generic", f"bulkreg-{name}", url)
-    try:
+    with empty_release() as release:
         yield release
-    finally:
-        run("kubectl", "delete", "namespace", namespace, "--wait=false")
 
 
 @needs_cluster
@@ -148,9 +71,11 @@ def test_installation_upgrade_failed_migration_and_drain(release: Release) -> No
 
 def _evict_one_of_each(release: Release) -> None:
     """While no node takes new pods, the budget of each role lets one go, and keeps the other."""
+    names: dict[str, list[str]] = {role: [] for role in ROLES}
+    for pod in release.staying():
+        names[pod["metadata"]["labels"]["app.kubernetes.io/component"]].append(pod["metadata"]["name"])
     for role in ROLES:
-        names = release.kubectl("get", "pods", "--selector", f"app.kubernetes.io/component={role}", "--output", "name").split()
-        answers = [_evicted(release, name.removeprefix("pod/")) for name in names[:2]]
+        answers = [_evicted(release, name) for name in names[role]]
         assert answers[0] == "", role
         assert "would violate the pod's disruption budget" in answers[1], role
 
