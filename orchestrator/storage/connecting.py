@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.process.database_urls import hosts_of
 from orchestrator.process.loopback import is_this_machine
+from orchestrator.storage import timelines
 from orchestrator.storage.prepared import send_waiting
 
 # The product depends on these values, so it does not rely on defaults of the server, the database or the role.
@@ -57,11 +58,12 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
     `pool` are SQLAlchemy's arguments for the pool (`pool_size` and the like).
     """
     values = session_values(session or {})
+    places = " ".join(map(str, (url.host, url.port, url.query.get("host"), url.query.get("port"))))
     engine = create_engine(url, connect_args=_PARAMETERS | {"application_name": application_name}, **pool)
 
     @event.listens_for(engine, "do_connect")
     def _connect(
-        dialect: Dialect, _entry: ConnectionPoolEntry, arguments: tuple[Any, ...], parameters: MutableMapping[str, Any]
+        dialect: Dialect, entry: ConnectionPoolEntry, arguments: tuple[Any, ...], parameters: MutableMapping[str, Any]
     ) -> DBAPIConnection:
         forget_shell(url)
         if "," in str(parameters.get("host")):
@@ -69,11 +71,13 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
             parameters.setdefault("target_session_attrs", "read-write")
         connection = dialect.connect(*arguments, **parameters)
         try:
-            _set(connection, values)
+            timelines.note(entry.info, places, *_set(connection, values))
         except BaseException:
             connection.close()
             raise
         return connection
+
+    event.listen(engine, "checkout", timelines.replace_outdated)
 
     @event.listens_for(engine, "before_cursor_execute")
     def _send_waiting(connection: Connection, cursor: DBAPICursor, *_: object) -> None:
@@ -98,10 +102,12 @@ def _is_elsewhere(url: URL) -> bool:
     return bool(url.query.get("service")) or not all(map(is_this_machine, hosts_of(url)))
 
 
-def _set(connection: Any, values: Mapping[str, str]) -> None:
-    """Sets the values in one round trip, without leaving a transaction open."""
+def _set(connection: Any, values: Mapping[str, str]) -> tuple[str, str | None]:
+    """Sets the values in one round trip, without leaving a transaction open. Returns the system's identifier and the timeline."""
     connection.autocommit = True
     with connection.cursor() as cursor:
         sets = ", ".join("set_config(%s, %s, false)" for _ in values)
-        cursor.execute(f"SELECT {sets}", [part for pair in values.items() for part in pair])
+        cursor.execute(f"SELECT {timelines.READ}, {sets}", [part for pair in values.items() for part in pair])
+        system, timeline, *_ = cursor.fetchone()
     connection.autocommit = False
+    return system, timeline

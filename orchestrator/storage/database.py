@@ -12,6 +12,7 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from orchestrator.process.settings import Settings
+from orchestrator.storage import timelines
 from orchestrator.storage.blame import is_transient, spoils_pool, spoils_session
 from orchestrator.storage.connecting import open_engine
 from orchestrator.storage.prepared import commit, gathering, preface
@@ -88,6 +89,7 @@ def begin(engine: Engine) -> Iterator[Connection]:
     with engine.connect() as connection, _each_by_itself(connection), gathering(connection, "BEGIN"):
         try:
             yield connection
+            timelines.check(connection)
             connection.dispatch.commit(connection)  # as `engine.begin` does
             commit(connection)
         except BaseException:  # An interruption, too: the session returns to the pool, and must have no transaction then.
@@ -148,7 +150,9 @@ def ask(
     def unit() -> Returned:
         with engine.connect() as connection, _each_by_itself(connection):
             _begin(connection, organizations, snapshot=False)
-            return work(connection)
+            result = work(connection)
+            timelines.check(connection)
+            return result
 
     return _retried(unit, give_up_after_s)
 

@@ -1,0 +1,72 @@
+"""Keeps a process from believing a former primary.
+
+Each promotion of a standby begins a new timeline of the database. A primary that stood still meanwhile goes on with its old timeline when it
+runs again, until its manager ends it. It can commit nothing, because a commit waits for a standby, but it answers reads with its old state. So
+a process that has seen a newer timeline replaces its sessions of an older one, and throws away what it has read with them.
+"""
+
+from threading import Lock
+from typing import Any, NamedTuple
+
+from psycopg2 import OperationalError as DriverOperationalError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DisconnectionError, OperationalError
+
+_KEY = "timeline"
+
+# A standby has no timeline of its own that would say whether it is behind. The system's identifier tells a database that was created anew.
+READ = (
+    "(SELECT system_identifier::text FROM pg_control_system()),"
+    " CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+)
+"""Columns of a statement: the system's identifier, and the timeline that the server writes, as eight hexadecimal digits; or NULL."""
+
+
+class FormerPrimaryError(DriverOperationalError):
+    """The server is a former primary: this process has seen a newer timeline of the same system. It counts as a lost connection."""
+
+
+class Timeline(NamedTuple):
+    """The timeline of one session's server."""
+
+    places: str
+    """The hosts and ports of the URL. A restored copy at another place has the same identifier."""
+    system: str
+    number: int
+
+
+# The newest timeline of each system at each place, by this process. Engines of one database share it.
+_newest: dict[tuple[str, str], int] = {}
+_noting = Lock()
+
+
+def note(info: dict[Any, Any], places: str, system: str, number: str | None) -> None:
+    """Notes the timeline of a new session in its `info`. Raises FormerPrimaryError if this process has seen a newer one."""
+    if number is None:
+        return
+    timeline = Timeline(places, system, int(number, 16))
+    with _noting:
+        newest = max(timeline.number, _newest.get((places, system), 0))
+        _newest[places, system] = newest
+    if timeline.number < newest:
+        raise FormerPrimaryError(
+            f"the server writes timeline {timeline.number}, and timeline {newest} of this database was seen already: it is a former primary"
+        )
+    info[_KEY] = timeline
+
+
+def _is_outdated(info: dict[Any, Any]) -> bool:
+    timeline: Timeline | None = info.get(_KEY)
+    return timeline is not None and timeline.number < _newest[timeline.places, timeline.system]
+
+
+def replace_outdated(_connection: object, entry: Any, _proxy: object) -> None:
+    """A listener for the pool's `checkout`: has a session of an older timeline replaced."""
+    if _is_outdated(entry.info):
+        raise DisconnectionError("a session of a former primary")
+
+
+def check(connection: Connection) -> None:
+    """Raises OperationalError if a newer timeline was seen while the connection was in use. What it has read may be out of date."""
+    if _is_outdated(connection.info):
+        raise OperationalError(None, None, FormerPrimaryError("the session's server has become a former primary"))
