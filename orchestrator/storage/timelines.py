@@ -14,7 +14,7 @@ from sqlalchemy.exc import DisconnectionError, OperationalError
 
 _KEY = "timeline"
 
-# A standby has no timeline of its own that would say whether it is behind. The system's identifier tells a database that was created anew.
+# A standby follows its primary's timeline, so its number would say nothing. A database that was created anew has another identifier.
 READ = (
     "(SELECT system_identifier::text FROM pg_control_system()),"
     " CASE WHEN pg_is_in_recovery() THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"

@@ -413,7 +413,7 @@ def test_a_chunk_removes_its_items_with_all_their_rows_and_nothing_else(pipeline
                 {"id": purged, "position": position},
             )
         without_indexes(connection)
-        # A batch that nobody has deleted stays, whoever asks.
+        # A batch that was not deleted stays, although its id is among those to purge.
         assert purge_batches(connection, [str(each) for each in (purged, kept, empty)], max_items=2) == (0, 2)
     left_over = rows_by_position(pipeline, purged)
     of_items = ("batch_item", "dispatch", "item_history", "revocation_request")

@@ -28,6 +28,7 @@ from tests.support.waiting import PATIENCE_S
 
 Object = Mapping[str, Any]
 PAUSE_S = 0.2
+"""Between two looks at the cluster or at a process: polling delays what the node does, and decides nothing."""
 # A pod's host is called like the pod. The product counts the starts of a role by host.
 OWN_NAME = ("unshare", "--map-root-user", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"')
 TAINT = "bulkreg-test"

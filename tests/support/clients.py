@@ -53,7 +53,7 @@ class Clients:
                 answer = self._http.request(method, f"{url}{API_PATH}{path}", headers=headers, **request)
             except httpx.TransportError as error:
                 self.trouble[type(error).__name__] += 1
-                time.sleep(0.02)
+                time.sleep(0.02)  # A refused connection fails at once, and the next try would take the CPU of what starts.
                 continue
             if answer.status_code == 503:
                 self.trouble["503"] += 1
