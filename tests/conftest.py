@@ -20,6 +20,7 @@ from tests.support.databases import ReadyDatabases, migrated_template
 from tests.support.kafka import ReadyTopics, delete_topics, made_topics
 from tests.support.quick_folder import move_to_disk, quick_folder
 from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
+from tests.support.waiting import HELD_S
 from tests.support.webhook_keys import WEBHOOK_KEYS
 
 # A shell that runs the tests in the background ignores SIGINT. The programs that the tests start, and interrupt, would inherit that.
@@ -172,8 +173,9 @@ def settings(infrastructure: Stack, databases: ReadyDatabases, topic_prefix: str
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[Engine]:
-    """Connections to this test's database with the worker's role."""
-    engine = create_database_engine(settings.worker_url, settings, connections=10, application_name="test")
+    """Connections to this test's database with the worker's role. A transaction that a test keeps open is not ended before the test is."""
+    holding = settings.model_copy(update={"idle_in_transaction_timeout_ms": int(1000 * HELD_S)})
+    engine = create_database_engine(settings.worker_url, holding, connections=10, application_name="test")
     yield engine
     engine.dispose()
 
