@@ -19,7 +19,7 @@ from compose.bench.plans import Plan
 from compose.bench.processes import Processes
 from compose.bench.rounds import CLIENTS, Instruments, Round, Step, measure_round
 from compose.bench.samples import Row
-from compose.bench.target import BenchTarget, make_organization
+from compose.bench.target import BenchTarget, make_organizations
 from orchestrator.storage.connecting import open_engine
 
 
@@ -49,7 +49,7 @@ class Bench:
     def run(self, *, up_s: Mapping[str, float]) -> Figures:
         """Measures everything in the plan. `up_s` is how long the product took to start, for each kind of start."""
         engine = open_engine(self._target.settings().owner_url, application_name="bulkreg bench")
-        days = make_organization(engine)
+        days = make_organizations(engine)
         try:
             with Generator(self._target, days) as generator:
                 with self._step("warming up"):  # so that no figure is of a cold product

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from compose.bench.rounds import Round
-from compose.bench.rows import CLOSED, open_load
+from compose.bench.rows import CLOSED, SCATTERED, open_load
 
 MOST_SPREAD = 0.2
 """Of the database limit, which is the same work in each round."""
@@ -19,7 +19,8 @@ def doubts(rounds: Sequence[Round], cores: int) -> list[str]:
 
 def _impossible(rounds: Sequence[Round], cores: int) -> Iterator[str]:
     for number, each in enumerate(rounds, 1):
-        for load, throughput in ((CLOSED, each.closed), *((open_load(items), one) for items, one in each.open.items())):
+        loads = {CLOSED: each.closed, SCATTERED: each.scattered} | {open_load(items): one for items, one in each.open.items()}
+        for load, throughput in loads.items():
             if throughput.cores > _ACCURACY * cores:
                 yield (
                     f"Round {number}, {load}: {throughput.rate:,.0f} items/s with {throughput.all_us:,.0f} us of CPU each are"

@@ -18,6 +18,15 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Scattered:
+    """As `Closed`, but each batch is of another organization, as at the end of a month. So it has at most 1,000 batches, of at most 100."""
+
+    batches: int
+    batch_items: int
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
 class Open:
     """A number of batches of one size from clients that don't wait for their batches: each sends the next after the response to the last."""
 
@@ -81,14 +90,14 @@ class SeenCancel:
     cancelled: int
 
 
-Load = Closed | Open | Steady | Beside
+Load = Closed | Scattered | Open | Steady | Beside
 Job = Load | CancelRunning
 
 
 def most_items(job: Job) -> int:
     """How many items a job may submit."""
     match job:
-        case Closed() | Open():
+        case Closed() | Scattered() | Open():
             return job.batches * job.batch_items
         case Steady():
             return pairs(job) * (SMALL_ITEMS + MEDIUM_ITEMS)

@@ -28,10 +28,11 @@ class Look:
 
 
 class LoadClient:
-    """Any number of clients that share one session. All methods raise UnexpectedResponseError."""
+    """Any number of clients of one organization, that share one session. All methods raise UnexpectedResponseError."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, organization: str) -> None:
         self._session = session
+        self._headers = {"X-Organization-Id": organization}
 
     async def submit(self, body: bytes) -> str:
         """Submits a batch and returns its id."""
@@ -65,7 +66,8 @@ class LoadClient:
     async def look(self, batch_id: str, seen: Look | None = None) -> Look:
         """Reads the batch without its successful items. If the client has seen it before, waits until it has changed."""
         path = f"{API_PATH}/{batch_id}?items={ItemStatus.FAILED}{'' if seen is None else '&wait=20s'}"
-        async with self._session.get(path, headers={} if seen is None else {"If-None-Match": seen.etag}) as response:
+        headers = self._headers if seen is None else {**self._headers, "If-None-Match": seen.etag}
+        async with self._session.get(path, headers=headers) as response:
             content = await response.read()
             if response.status == 200:
                 return Look(response.headers["ETag"], BatchStatus(orjson.loads(content)["status"]))
@@ -91,7 +93,7 @@ class LoadClient:
         return int(page["pagination"]["total"])
 
     async def _ask(self, method: str, path: str, expected: int, body: bytes | None = None) -> Mapping[str, Any]:
-        async with self._session.request(method, path, data=body) as response:
+        async with self._session.request(method, path, data=body, headers=self._headers) as response:
             content = await response.read()
             if response.status != expected:
                 raise UnexpectedResponseError(f"{method} {path} returned {response.status}: {content[:500]!r}")

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from compose.bench import database_limit
 from compose.bench.cancelling import measure_cancel
 from compose.bench.generator import Generator
-from compose.bench.jobs import SMALL_ITEMS, Beside, Closed, Load, Open, Seen, Steady
+from compose.bench.jobs import SMALL_ITEMS, Beside, Closed, Load, Open, Scattered, Seen, Steady
 from compose.bench.processes import Processes
 from compose.bench.samples import percentile
 from compose.bench.throughput import Throughput, measure_throughput
@@ -26,7 +26,7 @@ class Sizes:
     """How much a round measures, in items unless it says otherwise."""
 
     closed_batches: int
-    """Batches of 25 from clients that wait for them."""
+    """Batches of 25 from clients that wait for them: first of one organization, then each of another."""
     batches: Mapping[int, int]
     """How many batches of each size from clients that don't wait."""
     alone_batches: int
@@ -59,6 +59,8 @@ class Round:
     pair_rate: float
     closed: Throughput
     """Batches of 25 from clients that wait for them."""
+    scattered: Throughput
+    """The same, each of another organization."""
     open: Mapping[int, Throughput]
     """By batch size, from clients that don't wait."""
     generator_percent: float
@@ -102,7 +104,7 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
             loads.append(tools.generator.load(job))
         return loads[-1]
 
-    def throughput(words: str, job: Closed | Open) -> Throughput:
+    def throughput(words: str, job: Closed | Scattered | Open) -> Throughput:
         with tools.step(f"{name}: {words}"):
             measured, seen = measure_throughput(tools.generator, tools.processes, job)
         loads.append(seen)
@@ -114,6 +116,7 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
     closed = throughput(
         f"{number} batches of {SMALL_ITEMS} from {CLIENTS} clients that wait for them", Closed(number, SMALL_ITEMS, CLIENTS)
     )
+    scattered = throughput("as many, each of another organization", Scattered(number, SMALL_ITEMS, CLIENTS))
     opened = {
         items: throughput(f"{batches} batches of {items} from {CLIENTS} clients", Open(batches, items, min(CLIENTS, batches)))
         for items, batches in sizes.batches.items()
@@ -138,6 +141,7 @@ def measure_round(tools: Instruments, sizes: Sizes, name: str) -> Round:
         limit_rate=limit_rate,
         pair_rate=pair_rate,
         closed=closed,
+        scattered=scattered,
         open=opened,
         generator_percent=max(100 * seen.generator_cpu_s / seen.total_s for seen in loads),
         alone=Latency.of(alone.finished_s),

@@ -20,6 +20,7 @@ MOST_GROWN_MB = 16
 
 
 CLOSED = f"batches of {SMALL_ITEMS}, {CLIENTS} clients that wait for them"
+SCATTERED = f"{CLOSED}, each of another organization"
 
 
 def open_load(items: int) -> str:
@@ -38,9 +39,10 @@ class AtRest:
 
 
 def throughput_rows(rounds: Sequence[Round]) -> list[Row]:
-    """Items per second, what an item costs, and the limits to compare with. The load of waiting clients comes first: it is what users do."""
+    """Items per second, what an item costs, and the limits to compare with. The loads of waiting clients come first: they are what users do."""
     limit = median(each.limit_rate for each in rounds)
     rows = _load_rows(CLOSED, [each.closed for each in rounds], limit, CLOSED_SHARE)
+    rows += _load_rows(SCATTERED, [each.scattered for each in rounds], limit, CLOSED_SHARE)
     for items in rounds[0].open:
         rows += _load_rows(open_load(items), [each.open[items] for each in rounds], limit, OPEN_SHARE)
     return [

@@ -2,9 +2,8 @@
 
 from datetime import date, timedelta
 
-from compose.bench.target import ACTIVITY_TYPE, COORDINATOR, MENTORS, NOTES, ORGANIZATION
+from compose.bench.target import ACTIVITY_TYPE, COORDINATOR, MENTORS, MENTORS_OF_EACH, NOTES, ORGANIZATION
 
-_BATCH = f'{{"organization_id":"{ORGANIZATION}","coordinator_id":"{COORDINATOR}","label":"benchmark","items":['.encode()
 _ITEMS = [f'{{"mentor_id":"mentor-{number}","activity_date":"'.encode() for number in range(1, MENTORS + 1)]
 _REST = f'","activity_type":"{ACTIVITY_TYPE}","duration_minutes":60,"notes":"{NOTES}"}}'.encode()
 
@@ -19,10 +18,19 @@ class Submissions:
     def body(self, items: int) -> bytes:
         """Returns a submission of this many items."""
         begin, self._next = self._next, self._next + items
+        return self._body(ORGANIZATION, begin, items)
+
+    def body_of(self, organization: str, items: int) -> bytes:
+        """Returns a submission of this many items, at most 100, of another organization. It can have only one."""
+        assert items <= MENTORS_OF_EACH, "each organization has one item for each of its mentors"
+        return self._body(organization, 0, items)
+
+    def _body(self, organization: str, begin: int, items: int) -> bytes:
         days: dict[int, bytes] = {}
         parts = []
-        for index in range(begin, self._next):
+        for index in range(begin, begin + items):
             number, mentor = divmod(index, MENTORS)
             day = days.get(number) or days.setdefault(number, (self._first_day + timedelta(days=number)).isoformat().encode())
             parts.append(_ITEMS[mentor] + day + _REST)
-        return _BATCH + b",".join(parts) + b"]}"
+        begins = f'{{"organization_id":"{organization}","coordinator_id":"{COORDINATOR}","label":"benchmark","items":['
+        return begins.encode() + b",".join(parts) + b"]}"

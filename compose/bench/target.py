@@ -1,4 +1,4 @@
-"""What is measured: a running stack, and an organization that was made for it."""
+"""What is measured: a running stack, and the organizations that were made for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +15,9 @@ ORGANIZATION = "bench"
 COORDINATOR = "bench-coordinator"
 ACTIVITY_TYPE = "visit"
 MENTORS = 10_000
+ORGANIZATIONS = 1_000
+"""How many other organizations there are, as small as most: for the load in which each batch is of another one."""
+MENTORS_OF_EACH = 100
 NOTES = "A walk and a talk, as agreed."
 
 _FIRST_DAY = date(EARLIEST_YEAR, 1, 1)
@@ -45,7 +48,7 @@ class BenchTarget:
 
 
 class Days:
-    """Days on which the benchmark's organization has no activity, so that each item of each measurement is new."""
+    """Days on which the benchmark's organizations have no activity, so that each item of each measurement is new."""
 
     def __init__(self, first: date) -> None:
         self._next = first
@@ -62,20 +65,28 @@ class Days:
         return first
 
 
-def make_organization(engine: Engine) -> Days:
-    """Creates an organization whose one coordinator may register for all its mentors; may be repeated. Returns its unused days."""
-    values = {"org": ORGANIZATION, "coordinator": COORDINATOR, "type": ACTIVITY_TYPE, "mentors": MENTORS}
+def other_organization(number: int) -> str:
+    """Returns the id of one of the other organizations, which are numbered from 0."""
+    return f"{ORGANIZATION}-{number}"
+
+
+def make_organizations(engine: Engine) -> Days:
+    """Creates the organizations, each with one coordinator who may register for all its mentors; may be repeated. Returns the days on which
+    none of them has an activity."""
+    sizes = {ORGANIZATION: MENTORS} | {other_organization(number): MENTORS_OF_EACH for number in range(ORGANIZATIONS)}
+    values = {"orgs": list(sizes), "mentors": list(sizes.values()), "coordinator": COORDINATOR, "type": ACTIVITY_TYPE}
     statements = (
-        "INSERT INTO registration.organization VALUES (:org, 'Benchmark', 'Europe/Oslo') ON CONFLICT DO NOTHING",
-        "INSERT INTO registration.coordinator VALUES (:org, :coordinator, 'Benchmark', 'admin') ON CONFLICT DO NOTHING",
-        "INSERT INTO registration.activity_type VALUES (:org, :type, 'Visit') ON CONFLICT DO NOTHING",
-        "INSERT INTO registration.mentor SELECT :org, 'mentor-' || n, 'Mentor', 'chapter' FROM generate_series(1, :mentors) n"
+        "INSERT INTO registration.organization SELECT org, 'Benchmark', 'Europe/Oslo' FROM unnest(:orgs) org ON CONFLICT DO NOTHING",
+        "INSERT INTO registration.coordinator SELECT org, :coordinator, 'Benchmark', 'admin' FROM unnest(:orgs) org"
         " ON CONFLICT DO NOTHING",
+        "INSERT INTO registration.activity_type SELECT org, :type, 'Visit' FROM unnest(:orgs) org ON CONFLICT DO NOTHING",
+        "INSERT INTO registration.mentor SELECT org, 'mentor-' || n, 'Mentor', 'chapter'"
+        " FROM unnest(:orgs, :mentors) each (org, mentors), generate_series(1, mentors) n ON CONFLICT DO NOTHING",
     )
     with engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement), values)
         last: date | None = connection.execute(
-            text("SELECT max(activity_date) FROM registration.activity WHERE organization_id = :org"), values
+            text("SELECT max(activity_date) FROM registration.activity WHERE organization_id = ANY(:orgs)"), values
         ).scalar_one()
     return Days(_FIRST_DAY if last is None else last + timedelta(days=1))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compose.bench.generator import Generator
-from compose.bench.jobs import Closed, Open, Seen
+from compose.bench.jobs import Closed, Open, Scattered, Seen
 from compose.bench.processes import Processes
 
 GENERATOR = "load generator"
@@ -30,7 +30,7 @@ class Throughput:
         return self.rate * self.all_us / 1e6
 
 
-def measure_throughput(generator: Generator, processes: Processes, job: Closed | Open) -> tuple[Throughput, Seen]:
+def measure_throughput(generator: Generator, processes: Processes, job: Closed | Scattered | Open) -> tuple[Throughput, Seen]:
     """Puts a load on the product and reads its processes before and after. Raises GeneratorEndedError, ProcessReplacedError."""
     before = processes.cpu_by_part_s()
     seen = generator.load(job)

@@ -49,6 +49,7 @@ PARTS = (
 )
 LOADS = (
     "batches of 25, 16 clients that wait for them",
+    "batches of 25, 16 clients that wait for them, each of another organization",
     "batches of 25, 16 clients that don't wait",
     "batches of 10, 16 clients that don't wait",
 )

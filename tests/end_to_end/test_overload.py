@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine
 
-from compose.bench.target import ORGANIZATION, make_organization
+from compose.bench.target import ORGANIZATION, make_organizations
 from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH
 from tests.support.product import Product, running_product
@@ -117,7 +117,7 @@ def count(product: Product, query: str) -> float:
 def test_three_times_the_load_is_refused_in_time_and_nothing_accepted_is_lost(tmp_path: Path) -> None:
     with running_product(tmp_path / "home", {"BULKREG_MAX_BACKLOG_ITEMS": str(MOST_WAITING)}) as product:
         engine = create_engine(Settings(database_url=SecretStr(product.stack["postgres"])).owner_url)
-        make_organization(engine)
+        make_organizations(engine)
         engine.dispose()
 
         async def run() -> tuple[Load, float, dict[str, float]]:

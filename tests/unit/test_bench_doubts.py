@@ -11,6 +11,7 @@ ROUND = Round(
     limit_rate=1_000,
     pair_rate=1,
     closed=Throughput(1_000, {"api": 1_500, "load generator": 400}),
+    scattered=Throughput(1_000, {"api": 1_500, "load generator": 400}),
     open={25: Throughput(2_000, {"api": 800, "load generator": 100})},
     generator_percent=1,
     alone=SOME,
