@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
         """Send records to their topics again, with their ids. Those that still fail return as dead letters with a new reason."""
         from orchestrator.batches.publishing import DeliveryError
         from producers.producer import EventProducer
-        from schemas import events
+        from schemas import event_builders
 
         settings = deployment.settings()
         waiting = [letter for letter in _read(settings, output) if letter.redriven_at is None]
@@ -73,7 +73,9 @@ def register(app: typer.Typer) -> None:
             raise BadInputError(" ".join(obstacles.values()))
         chosen = [letter for letter in chosen if letter.id in records]
         now = datetime.now(UTC)
-        marks = [events.dead_letter_redriven(dead_letter_id=letter.id, time=now, trace_id=letter.id.hex) for letter in chosen]
+        marks = [
+            event_builders.dead_letter_redriven(dead_letter_id=letter.id, time=now, trace_id=letter.id.hex) for letter in chosen
+        ]
         producer = EventProducer(settings)
         try:
             # The records are sent before they are marked. A record that is sent twice does no harm; one that is only marked would be lost.

@@ -22,7 +22,8 @@ from orchestrator.process.kafka_settings import connection_config, kafka_logger
 from orchestrator.process.settings import Settings
 from producers.config import producer_config
 from schemas.envelope import OutgoingEvent
-from schemas.events import REGISTER_ACTIVITY, ItemEventHeaders, register_activity
+from schemas.event_builders import ItemEventHeaders, register_activity
+from schemas.events import REGISTER_ACTIVITY
 from schemas.ids import DerivedIds, new_batch_id
 
 _SET = 500

@@ -9,7 +9,8 @@ from orchestrator.process import metrics
 from orchestrator.process.actions import Action, RecordFields, log_action
 from orchestrator.process.error_text import without_values
 from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError, open_envelope
-from schemas.events import EventData, InvalidEventError, LaterEvent, read_event
+from schemas.event_reader import InvalidEventError, read_event
+from schemas.events import EventData, LaterEvent
 
 BAD_HEADERS = "bad_headers"
 """The reason for a record whose headers the client can't read. Only its key and its value are known."""

@@ -23,7 +23,8 @@ from orchestrator.storage.receipt_checkpoints import (
     read_up_to,
 )
 from schemas.envelope import Topic, UnreadableError, open_envelope
-from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned, read_event
+from schemas.event_reader import read_event
+from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned
 
 
 def compare_topic(settings: Settings, engine: Engine) -> int:

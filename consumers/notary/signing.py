@@ -12,7 +12,7 @@ from orchestrator.receipts.keys import SigningKey
 from orchestrator.storage.outbox import insert_events
 from orchestrator.storage.receipt_appending import try_turn
 from orchestrator.storage.receipt_checkpoints import DueLog, add_key, clock, due_logs, store_checkpoint
-from schemas.events import checkpoint_signed
+from schemas.event_builders import checkpoint_signed
 from schemas.ids import receipt_stream
 
 SIGNED_AT_LEAST_EVERY = timedelta(days=1)

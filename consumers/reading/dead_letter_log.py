@@ -13,7 +13,8 @@ from consumers.loop.raw_record import RawRecord
 from consumers.reading.topic_reader import TopicReader
 from orchestrator.process.settings import Settings
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, OutgoingEvent, Topic, UnreadableError, open_envelope, rfc3339
-from schemas.events import EVENTS, DeadLetter, DeadLetterRedriven, EventData, read_event
+from schemas.event_reader import read_event
+from schemas.events import EVENTS, DeadLetter, DeadLetterRedriven, EventData
 
 _HIDDEN = "(hidden)"
 _CLOUD_EVENT = frozenset({"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "traceparent"})

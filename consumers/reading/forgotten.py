@@ -20,7 +20,8 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.known_batches import unknown_among
 from orchestrator.storage.progress import Position
 from schemas.envelope import MAX_MESSAGE_BYTES, Envelope, Topic, UnreadableError, open_envelope
-from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED, BatchSubmitted, read_event
+from schemas.event_reader import read_event
+from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED, BatchSubmitted
 
 Positions = Mapping[tuple[Topic, int], Position]
 

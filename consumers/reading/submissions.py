@@ -14,7 +14,8 @@ from uuid import UUID
 
 from orchestrator.replay.read_part import read_part
 from schemas.envelope import Envelope, Topic, UnreadableError, rfc3339
-from schemas.events import BatchRejected, InvalidEventError, read_event
+from schemas.event_reader import InvalidEventError, read_event
+from schemas.events import BatchRejected
 
 MAX_RECORDS = 100_000
 """How many submissions are remembered, with about 400 bytes each. If there are more, no batch counts as refused."""

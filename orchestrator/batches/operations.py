@@ -33,7 +33,7 @@ from orchestrator.batches.repository import ActivityRepository, NewAttempt
 from orchestrator.batches.retry import choose_attempts, reject_corrections_in_doubt, reject_duplicate_corrections
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus
 from orchestrator.batches.submit import PlanCheck, SubmissionRequest, submit_bulk_registrations
-from schemas import events
+from schemas import event_builders
 from schemas.corrections import Correction
 from schemas.ids import item_position
 
@@ -185,7 +185,7 @@ def _cancel(repository: ActivityRepository, actor: Actor, batch: BatchView, reas
     change = settle(batch, {ItemStatus.CANCELLED: stopped_items}, ItemStatus.PENDING, now=now, cancelling=True)
     repository.mark_cancelled(batch.batch_id, at=now, by=actor.subject, reason=reason)
     repository.change_batches([change])
-    stopped = events.batch_cancelled(
+    stopped = event_builders.batch_cancelled(
         batch_id=batch.batch_id,
         organization_id=batch.organization_id,
         reason=reason,
@@ -238,7 +238,7 @@ def relabel_batch(
     check_edit_version(batch, edit_versions)
     now = repository.clock()
     repository.relabel(batch_id, label, now)
-    relabelled = events.batch_relabelled(
+    relabelled = event_builders.batch_relabelled(
         batch_id=batch_id,
         organization_id=batch.organization_id,
         label=label,
@@ -285,7 +285,7 @@ def delete_batch(repository: ActivityRepository, actor: Actor, batch_id: UUID, *
         raise ConflictError("batch_running", "The batch is still running. Cancel it, or wait until it has finished.")
     now = repository.clock()
     repository.mark_deleted(batch_id, now)
-    deleted = events.batch_deleted(
+    deleted = event_builders.batch_deleted(
         batch_id=batch_id, organization_id=batch.organization_id, version=batch.version + 1, time=now, trace_id=batch.trace_id
     )
     repository.publish(batch.organization_id, batch_id, [deleted])

@@ -11,7 +11,7 @@ import orjson
 
 from orchestrator.batches.model import Actor, BatchView, NewBatch, NewItem
 from orchestrator.batches.repository import PartHashes
-from schemas import events
+from schemas import event_builders, events
 from schemas.corrections import Correction
 from schemas.envelope import OutgoingEvent
 from schemas.mistakes import Mistake
@@ -141,7 +141,7 @@ def part_event(
 def _event(
     actor: Actor, batch: NewBatch, part: int, parts: int, written: Sequence[bytes], *, total: int, time: datetime
 ) -> OutgoingEvent:
-    return events.batch_submitted(
+    return event_builders.batch_submitted(
         batch_id=batch.batch_id,
         organization_id=actor.organization_id,
         coordinator_id=batch.coordinator_id,
@@ -175,7 +175,7 @@ def retry_events(
     ]
     chunks = [rows[first : first + events.MAX_PART_ITEMS] for first in range(0, len(rows), events.MAX_PART_ITEMS)]
     return [
-        events.batch_retry_requested(
+        event_builders.batch_retry_requested(
             batch_id=batch_id,
             organization_id=organization_id,
             retry_number=retry_number,
@@ -191,7 +191,7 @@ def retry_events(
 
 def incomplete_batch(batch: BatchView, *, at: datetime) -> OutgoingEvent:
     """The rejection of an upstream batch whose parts did not all arrive. No single event was refused, so it refers to the batch."""
-    return events.batch_rejected(
+    return event_builders.batch_rejected(
         batch_id=batch.batch_id,
         organization_id=batch.organization_id,
         rejected_source=batch.channel,

@@ -10,7 +10,7 @@ from orchestrator.batches.guards import earlier_result, matches_nothing, store_r
 from orchestrator.batches.model import Actor, Idempotency, Period, PeriodChange
 from orchestrator.batches.repository import ActivityRepository, PeriodStore
 from schemas.envelope import OutgoingEvent
-from schemas.events import period_changed
+from schemas.event_builders import period_changed
 from schemas.ids import period_stream
 from schemas.mistakes import Mistake
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from orchestrator.batches.model import BatchView
 from orchestrator.batches.repository import ActivityRepository, BatchChange, EventOf, OutcomeKey
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES, Counts, ItemStatus, derive_batch_status
-from schemas import events
+from schemas import event_builders
 
 
 class Ended(NamedTuple):
@@ -87,7 +87,7 @@ def announce_completion(repository: ActivityRepository, batch: BatchView, change
 def _completion(batch: BatchView, change: BatchChange) -> EventOf | None:
     if change.completed_at is None or batch.completed_at is not None:
         return None
-    completed = events.batch_completed(
+    completed = event_builders.batch_completed(
         batch_id=batch.batch_id,
         organization_id=batch.organization_id,
         status=change.status,

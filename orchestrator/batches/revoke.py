@@ -26,7 +26,7 @@ from orchestrator.batches.projection import fold_and_announce
 from orchestrator.batches.records import ActivityPlace, ActivityRecord, ActivityRecords, RecordElsewhere, ServiceRecords
 from orchestrator.batches.repository import ActivityRepository
 from orchestrator.batches.states import ItemStatus
-from schemas import events
+from schemas import event_builders
 from schemas.ids import DerivedIds, item_position
 from schemas.mistakes import Mistake
 from schemas.statuses import KeptBecause
@@ -335,7 +335,7 @@ def publish_revocation(
     trace_id: str,
 ) -> None:
     """Announces that the activities of these items are revoked. `number` is the batch's version afterwards, or 0 for a purged batch."""
-    published = events.activities_revoked(
+    published = event_builders.activities_revoked(
         batch_id=batch_id,
         organization_id=organization_id,
         revocation=number,

@@ -27,7 +27,7 @@ from orchestrator.storage.revocation_requests import (
     record_answers,
     store_requests,
 )
-from schemas import events
+from schemas import event_builders, events
 from schemas.ids import derived_ids
 
 
@@ -61,7 +61,7 @@ class ExternalRecords(ServiceRecords):
 def send_commands(connection: Connection, requests: Sequence[OpenRequest]) -> None:
     """Adds a command for each request to the outbox. A command that is sent again equals the first byte for byte."""
     commands: list[EventOf] = []
-    headers: dict[str, events.ItemEventHeaders] = {}
+    headers: dict[str, event_builders.ItemEventHeaders] = {}
     for asked in requests:
         batch_id, position = asked.key
         item_id = derived_ids(batch_id).item_id_text(position)
@@ -72,10 +72,10 @@ def send_commands(connection: Connection, requests: Sequence[OpenRequest]) -> No
             "request": asked.request,
             "organization_id": asked.organization_id,
         }
-        of_batch = headers.get(batch_id) or headers.setdefault(batch_id, events.ItemEventHeaders(asked.trace_id))
+        of_batch = headers.get(batch_id) or headers.setdefault(batch_id, event_builders.ItemEventHeaders(asked.trace_id))
         envelope = of_batch.of(events.REVOKE_ACTIVITY, item_id, asked.request, asked.revocation.at)
         commands.append(
-            EventOf(asked.organization_id, UUID(batch_id), events.revoke_activity(data, envelope, bulk=asked.is_bulk))
+            EventOf(asked.organization_id, UUID(batch_id), event_builders.revoke_activity(data, envelope, bulk=asked.is_bulk))
         )
     outbox.insert_events(connection, commands)
 

@@ -5,7 +5,7 @@ from typing import Any
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import Outcome
 from orchestrator.storage.outcomes import CommandState, NewOutcome
-from schemas import events
+from schemas import event_builders, events
 from schemas.envelope import OutgoingEvent
 
 _EVENT_TYPE = {Outcome.SUCCESS: events.SUCCEEDED, Outcome.FAILED: events.FAILED, Outcome.CANCELLED: events.CANCELLED}
@@ -15,7 +15,7 @@ class ResultWriter:
     """Builds result events. Encodes headers that the items of a batch share only once."""
 
     def __init__(self) -> None:
-        self._headers: dict[str, events.ItemEventHeaders] = {}
+        self._headers: dict[str, event_builders.ItemEventHeaders] = {}
 
     def write(self, key: OutcomeKey, state: CommandState, decided: NewOutcome | None, *, bulk: bool) -> OutgoingEvent:
         """The result of a command: from `decided`, or from the stored outcome in `state` if nothing was decided now."""
@@ -36,9 +36,9 @@ class ResultWriter:
         if error is not None:
             data["error"] = error.as_json()
         headers = self._headers.get(state.trace_id) or self._headers.setdefault(
-            state.trace_id, events.ItemEventHeaders(state.trace_id)
+            state.trace_id, event_builders.ItemEventHeaders(state.trace_id)
         )
-        return events.result(
+        return event_builders.result(
             data,
             headers.of(_EVENT_TYPE[outcome], state.item_id, key.attempt, state.decided_at),
             batch_id=key.batch_id,

@@ -22,6 +22,7 @@ from orchestrator.batches.parts import content_hash, hash_of_rows
 from orchestrator.upstream.part import Origin, submitted_part
 from schemas import events
 from schemas.envelope import SOURCE, Envelope, Topic
+from schemas.event_reader import read_event
 from schemas.fields import Flag, Id, Int32, Label, StoredDate, StoredId
 from schemas.ids import MAX_POSITIONS
 
@@ -93,7 +94,7 @@ def read_part(envelope: Envelope, written_at: datetime) -> ReadPart:
     own = _own_part(envelope, written_at)
     if own is not None:
         return own
-    data = events.read_event(Topic.BATCHES, envelope)
+    data = read_event(Topic.BATCHES, envelope)
     assert isinstance(data, events.BatchSubmitted)
     return _by_model(envelope, data, written_at)
 

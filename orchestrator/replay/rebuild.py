@@ -21,6 +21,7 @@ from orchestrator.storage.people import ForgettingKey, ForgottenPeople, read_rep
 from schemas import events
 from schemas.corrections import CORRECTION
 from schemas.envelope import SOURCE, Envelope, Topic, UnreadableError, open_envelope
+from schemas.event_reader import read_event
 from schemas.ids import DerivedIds
 
 TOPICS = (Topic.BATCHES, Topic.RESULTS, Topic.LIFECYCLE)
@@ -170,7 +171,7 @@ def _rows(record: ReadRecord, envelope: Envelope, only: UUID | None, people: For
             written_at = _utc(record.timestamp_ms)
             yield "replay_part", _part_row(part, at, (written_at, *place), people)
         return
-    data = events.read_event(record.topic, envelope)
+    data = read_event(record.topic, envelope)
     if only not in (None, getattr(data, "batch_id", None)):
         return
     match data:

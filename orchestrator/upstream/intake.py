@@ -16,8 +16,8 @@ from orchestrator.batches.parts import part_event
 from orchestrator.batches.repository import ActivityRepository, BatchToCreate, KnownPart, PartKey, PartStore, Tombstone
 from orchestrator.batches.states import BatchStatus
 from orchestrator.upstream.part import MalformedPart, Part, SubmittedPart, position_of
-from schemas import events
-from schemas.events import place_of_mentor
+from schemas import event_builders, events
+from schemas.event_reader import place_of_mentor
 from schemas.mistakes import COORDINATOR_UNKNOWN, Mistake, duplicate_mentors, first_of, listed, size_mistakes
 
 _DIFFERS = Mistake("/batch_id", "batch_differs", "A batch with this id exists with different content; use a new id.")
@@ -161,7 +161,7 @@ class Intake:
         return self._reject(part, mistakes, batch_continues=known is not None and not forgotten and not is_one_of_its)
 
     def _reject(self, part: Part, mistakes: Sequence[Mistake], *, batch_continues: bool) -> Sequence[Mistake]:
-        rejected = events.batch_rejected(
+        rejected = event_builders.batch_rejected(
             batch_id=part.batch_id,
             organization_id=part.organization_id,
             rejected_source=part.origin.source,

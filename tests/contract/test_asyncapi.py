@@ -17,10 +17,12 @@ from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
 from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Role
 from orchestrator.batches.parts import part_event
-from schemas import events
+from schemas import event_builders, events
 from schemas.asyncapi import PATH, document, rendered
 from schemas.envelope import Envelope, OutgoingEvent, Topic, headers
-from schemas.events import EVENTS, EventData, ItemEventHeaders, read_event, type_name
+from schemas.event_builders import ItemEventHeaders
+from schemas.event_reader import read_event
+from schemas.events import EVENTS, EventData, type_name
 from schemas.ids import event_id
 from schemas.mistakes import Mistake
 from schemas.publish import event_models
@@ -112,10 +114,10 @@ def _written() -> list[OutgoingEvent]:
     item_headers = ItemEventHeaders(TRACE)
 
     def result(event_type: str, **values: object) -> OutgoingEvent:
-        return events.result(item | values, item_headers.of(event_type, ITEM, 1, TIME), batch_id=str(BATCH), position=0)
+        return event_builders.result(item | values, item_headers.of(event_type, ITEM, 1, TIME), batch_id=str(BATCH), position=0)
 
     def period_changed(closed_through: date | None, previously: date | None) -> OutgoingEvent:
-        return events.period_changed(
+        return event_builders.period_changed(
             organization_id="org",
             number=1,
             closed_through=closed_through,
@@ -128,16 +130,16 @@ def _written() -> list[OutgoingEvent]:
 
     return [
         part_event(Actor("org", "me", Role.ADMIN), batch, 1, 1, [(0, new)], total=1, time=TIME),
-        events.batch_retry_requested(
+        event_builders.batch_retry_requested(
             **common, retry_number=1, part=1, retried_by="me", items=[{"position": 0, "attempt": 2, "correction": {"a": 1}}]
         ),
-        *events.batch_cancelled(**common, reason=None, cancelled_by="me", counts=COUNTS, cancelled_positions=[(0, 3, 1)]),
-        events.batch_relabelled(**common, label=None, version=2),
-        events.batch_deleted(**common, version=3),
-        *events.activities_revoked(**common, revocation=4, reason="wrong", revoked_by="me", revoked_positions=[(0, 3)]),
+        *event_builders.batch_cancelled(**common, reason=None, cancelled_by="me", counts=COUNTS, cancelled_positions=[(0, 3, 1)]),
+        event_builders.batch_relabelled(**common, label=None, version=2),
+        event_builders.batch_deleted(**common, version=3),
+        *event_builders.activities_revoked(**common, revocation=4, reason="wrong", revoked_by="me", revoked_positions=[(0, 3)]),
         period_changed(date(2026, 3, 31), None),
         period_changed(None, date(2026, 3, 31)),
-        events.checkpoint_signed(
+        event_builders.checkpoint_signed(
             organization_id="org",
             log=1,
             origin="bulkreg.test/org",
@@ -148,17 +150,19 @@ def _written() -> list[OutgoingEvent]:
             trace_id=TRACE,
         ),
         *(
-            events.register_activity(command, item_headers.of(events.REGISTER_ACTIVITY, ITEM, 1, TIME), bulk=bulk)
+            event_builders.register_activity(command, item_headers.of(events.REGISTER_ACTIVITY, ITEM, 1, TIME), bulk=bulk)
             for bulk in (False, True)
         ),
         *(
-            events.revoke_activity(item | {"request": 1}, item_headers.of(events.REVOKE_ACTIVITY, ITEM, 1, TIME), bulk=bulk)
+            event_builders.revoke_activity(
+                item | {"request": 1}, item_headers.of(events.REVOKE_ACTIVITY, ITEM, 1, TIME), bulk=bulk
+            )
             for bulk in (False, True)
         ),
         result(events.SUCCEEDED, activity_id=ITEM),
         result(events.FAILED, error=error),
         result(events.CANCELLED),
-        events.batch_completed(
+        event_builders.batch_completed(
             batch_id=BATCH,
             organization_id="org",
             status="completed",
@@ -167,7 +171,7 @@ def _written() -> list[OutgoingEvent]:
             completed_at=TIME,
             trace_id=TRACE,
         ),
-        events.batch_rejected(
+        event_builders.batch_rejected(
             **common,
             rejected_source="/s",
             rejected_event_id="1",
@@ -180,7 +184,7 @@ def _written() -> list[OutgoingEvent]:
             headers(event_id(events.DEAD_LETTER, "t", 0, 7), events.DEAD_LETTER, TIME, TRACE),
             orjson.dumps(letter.model_dump()),
         ),
-        events.dead_letter_redriven(dead_letter_id=ITEM, time=TIME, trace_id=TRACE),
+        event_builders.dead_letter_redriven(dead_letter_id=ITEM, time=TIME, trace_id=TRACE),
     ]
 
 

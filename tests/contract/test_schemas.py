@@ -12,18 +12,11 @@ import orjson
 import pytest
 
 from orchestrator.batches.parts import retry_events
-from schemas import events, publish
+from schemas import event_builders, events, publish
 from schemas.corrections import Correction
-from schemas.envelope import (
-    MAX_MESSAGE_BYTES,
-    SOURCE,
-    Envelope,
-    OutgoingEvent,
-    Topic,
-    UnreadableError,
-    open_envelope,
-)
-from schemas.events import EVENTS, EventData, InvalidEventError, read_event, type_name
+from schemas.envelope import MAX_MESSAGE_BYTES, SOURCE, Envelope, OutgoingEvent, Topic, UnreadableError, open_envelope
+from schemas.event_reader import InvalidEventError, read_event
+from schemas.events import EVENTS, EventData, type_name
 from schemas.fields import MAX_ID_LENGTH
 from schemas.ids import MAX_POSITIONS
 from schemas.mistakes import pointer
@@ -272,7 +265,7 @@ def refusal_of(value: bytes) -> UnreadableError | None:
 
 def test_a_repeated_event_has_the_same_bytes() -> None:
     def build() -> OutgoingEvent:
-        return events.batch_completed(
+        return event_builders.batch_completed(
             batch_id=BATCH,
             organization_id="org",
             status="completed",
@@ -429,7 +422,7 @@ def test_null_in_an_optional_field_of_an_item_means_that_it_is_absent(name: str)
 def test_a_cancellation_of_any_batch_fits_the_topic() -> None:
     """Every second item of the largest batch that the settings allow, at the highest attempt."""
     runs = [(position, position, 2**31 - 1) for position in range(0, MAX_POSITIONS, 2)]
-    parts = events.batch_cancelled(
+    parts = event_builders.batch_cancelled(
         batch_id=BATCH,
         organization_id="org",
         reason=None,

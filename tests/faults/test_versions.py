@@ -5,7 +5,8 @@ import orjson
 import pytest
 
 from schemas.envelope import Envelope, Topic
-from schemas.events import EVENTS, EventData, read_event, type_name
+from schemas.event_reader import read_event
+from schemas.events import EVENTS, EventData, type_name
 from schemas.publish import DIRECTORY, path_of
 from tests.faults.golden import FOLDER, golden
 

@@ -16,7 +16,7 @@ from consumers.loop.raw_record import RawRecord
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.process.settings import Settings
-from schemas import events
+from schemas import event_builders, events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.mistakes import Mistake
 from tests.support.contents import Contents, ManyContents
@@ -107,7 +107,7 @@ def test_dead_letters_of_a_recreated_topic_have_new_ids() -> None:
 def test_a_letter_that_is_redriven_twice_has_two_marks() -> None:
     moments = [datetime(2026, 3, 26, 10, minute, tzinfo=UTC) for minute in (0, 1)]
     same = uuid4()
-    marks = [events.dead_letter_redriven(dead_letter_id=same, time=moment, trace_id="1" * 32) for moment in moments]
+    marks = [event_builders.dead_letter_redriven(dead_letter_id=same, time=moment, trace_id="1" * 32) for moment in moments]
     assert id_of(marks[0]) != id_of(marks[1])
 
 
@@ -122,11 +122,11 @@ LATER = TIME + timedelta(microseconds=1)
     ("build", "changes"),
     [
         (
-            lambda **fields: events.batch_relabelled(**{**COMMON, "label": "a", "version": 2, **fields}),
+            lambda **fields: event_builders.batch_relabelled(**{**COMMON, "label": "a", "version": 2, **fields}),
             [{"version": 3}, {"time": LATER}],
         ),
         (
-            lambda **fields: events.batch_rejected(
+            lambda **fields: event_builders.batch_rejected(
                 **{
                     **COMMON,
                     "rejected_source": "/a",
@@ -155,8 +155,8 @@ def test_every_field_that_can_differ_is_part_of_the_id(
 
 def test_one_id_with_two_contents_is_detected() -> None:
     contents = Contents()
-    first = events.batch_deleted(batch_id=BATCH, organization_id=ORGANIZATION, version=2, time=TIME, trace_id="1" * 32)
-    other = events.batch_deleted(batch_id=BATCH, organization_id=ORGANIZATION, version=3, time=TIME, trace_id="1" * 32)
+    first = event_builders.batch_deleted(batch_id=BATCH, organization_id=ORGANIZATION, version=2, time=TIME, trace_id="1" * 32)
+    other = event_builders.batch_deleted(batch_id=BATCH, organization_id=ORGANIZATION, version=3, time=TIME, trace_id="1" * 32)
     assert contents.difference(first.key, first.headers, first.value) is None
     assert contents.difference(first.key, first.headers, first.value) is None
     assert "other content than before" in (contents.difference(other.key, other.headers, other.value) or "")

@@ -22,11 +22,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.backlog import read_backlog
 from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.events import (
-    BATCH_COMPLETED,
-    MAX_PART_BYTES,
-    MAX_PART_ITEMS,
-)
+from schemas.events import BATCH_COMPLETED, MAX_PART_BYTES, MAX_PART_ITEMS
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record
 from tests.support.upstream import (
     SOURCE,

@@ -35,7 +35,7 @@ from orchestrator.storage.receipt_reading import StoredHashes
 from orchestrator.verification.receipts import Tampering, audit_logs, unknown_signers
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.events import checkpoint_signed
+from schemas.event_builders import checkpoint_signed
 from tests.support.log_lines import logged
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
 from tests.support.receipts import (

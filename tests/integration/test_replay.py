@@ -31,7 +31,7 @@ from orchestrator.storage.database import transact
 from orchestrator.storage.locks import share_batches
 from orchestrator.storage.people import ForgettingKey, remember_forgotten
 from orchestrator.verification.verify import verify
-from schemas import events
+from schemas import event_builders, events
 from schemas.envelope import OutgoingEvent, Topic, rfc3339
 from schemas.events import EventData
 from schemas.ids import DerivedIds, new_batch_id
@@ -95,7 +95,7 @@ def written_again(event: OutgoingEvent) -> OutgoingEvent:
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingPipeline]:
-    monkeypatch.setattr(events, "MAX_CANCELLED_RUNS", 2)
+    monkeypatch.setattr(event_builders, "MAX_CANCELLED_RUNS", 2)
     standard_directory(engine, mentor_count=700)
     pipeline = RecordingPipeline(settings, engine)
     yield pipeline
@@ -409,7 +409,7 @@ def test_a_forged_revocation_is_shown_and_revokes_nothing(pipeline: RecordingPip
     batch_id = pipeline.submit(mentors(2))
     pipeline.drain()
     before = projection(owner)
-    forged, _ = events.activities_revoked(
+    forged, _ = event_builders.activities_revoked(
         batch_id=batch_id,
         organization_id=ORGANIZATION,
         revocation=9,

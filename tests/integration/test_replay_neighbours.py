@@ -15,7 +15,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
 from orchestrator.replay.rebuild import Comparison, Replay
 from orchestrator.verification.verify import verify
-from schemas import events
+from schemas import event_builders, events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import new_batch_id
 from tests.integration.test_replay import (
@@ -37,7 +37,7 @@ from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors, standard_
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingPipeline]:
-    monkeypatch.setattr(events, "MAX_CANCELLED_RUNS", 2)
+    monkeypatch.setattr(event_builders, "MAX_CANCELLED_RUNS", 2)
     standard_directory(engine, mentor_count=700)
     pipeline = RecordingPipeline(settings, engine)
     yield pipeline

@@ -13,7 +13,7 @@ from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted
 from orchestrator.verification.verify import verify
-from schemas import events
+from schemas import event_builders, events
 from schemas.envelope import SOURCE, OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.test_replay import (
@@ -130,7 +130,7 @@ def rejection(batch: UUID) -> OutgoingEvent:
 def period(closed_through: date | None, previously: date | None) -> list[OutgoingEvent]:
     """A closed period of which the database knows nothing. Its key is the organization."""
     return [
-        events.period_changed(
+        event_builders.period_changed(
             organization_id=ORGANIZATION,
             number=1,
             closed_through=closed_through,
@@ -146,7 +146,7 @@ def period(closed_through: date | None, previously: date | None) -> list[Outgoin
 def checkpoint() -> list[OutgoingEvent]:
     """A checkpoint of a log that the database does not have. Its key is the organization."""
     return [
-        events.checkpoint_signed(
+        event_builders.checkpoint_signed(
             organization_id=ORGANIZATION,
             log=1,
             origin="bulkreg.test/org",

@@ -26,7 +26,7 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.statements import read_statements
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
-from schemas.events import activities_revoked
+from schemas.event_builders import activities_revoked
 from schemas.ids import DerivedIds
 from tests.faults.every_interleaving import looking
 from tests.simulation.interleaving import Deadlocks, Run, mark_statements

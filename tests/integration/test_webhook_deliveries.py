@@ -44,7 +44,8 @@ from orchestrator.webhooks.policy import DISABLED_AFTER, TRIED_FOR, pause_after
 from orchestrator.webhooks.secrets import Sealer
 from orchestrator.webhooks.store import WebhookStore
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.events import EventData, batch_rejected
+from schemas.event_builders import batch_rejected
+from schemas.events import EventData
 from schemas.mistakes import Mistake
 from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookChange, WebhookEvent
 from tests.support.log_lines import logged

@@ -17,7 +17,8 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.events import REGISTER_ACTIVITY, SUCCEEDED, EventData, ItemEventHeaders, RegisterActivity, register_activity, result
+from schemas.event_builders import ItemEventHeaders, register_activity, result
+from schemas.events import REGISTER_ACTIVITY, SUCCEEDED, EventData, RegisterActivity
 from schemas.ids import DerivedIds
 from tests.support.waiting import HELD_S
 

@@ -21,7 +21,8 @@ from orchestrator.batches.publishing import DeliveryError, Trouble
 from orchestrator.process.settings import Settings
 from producers import producer
 from schemas.envelope import MAX_MESSAGE_BYTES, OutgoingEvent, Topic, open_envelope
-from schemas.events import DEAD_LETTER_REDRIVEN, DeadLetter, read_event
+from schemas.event_reader import read_event
+from schemas.events import DEAD_LETTER_REDRIVEN, DeadLetter
 from tests.support.toy import command
 
 PLACE = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 3)

@@ -17,7 +17,7 @@ from consumers.reading.dead_letter_log import PutAside, read_dead_letters, read_
 from consumers.reading.topic_reader import Span
 from orchestrator.process.settings import Settings
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.events import dead_letter_redriven
+from schemas.event_builders import dead_letter_redriven
 from tests.support.toy import command
 
 SETTINGS = Settings(topic_prefix="test")

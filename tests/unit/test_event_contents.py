@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from schemas import events
+from schemas import event_builders, events
 from schemas.envelope import (
     Envelope,
     OutgoingEvent,
@@ -21,7 +21,8 @@ from schemas.envelope import (
     trace_of,
     traceparent,
 )
-from schemas.events import InvalidEventError, ItemEventHeaders, read_event
+from schemas.event_builders import ItemEventHeaders
+from schemas.event_reader import InvalidEventError, read_event
 from schemas.ids import EventIds, batch_lock_key, content_id, event_id
 from schemas.mistakes import Mistake
 
@@ -38,12 +39,12 @@ def header(event: OutgoingEvent, name: str) -> str:
 
 
 def batch_cancelled(**arguments: Any) -> OutgoingEvent:
-    [event] = events.batch_cancelled(**arguments)
+    [event] = event_builders.batch_cancelled(**arguments)
     return event
 
 
 def activities_revoked(**arguments: Any) -> OutgoingEvent:
-    for_replay, for_services = events.activities_revoked(**arguments)
+    for_replay, for_services = event_builders.activities_revoked(**arguments)
     assert (for_replay.topic, for_services.topic) == (Topic.BATCHES, Topic.LIFECYCLE)
     assert for_services._replace(topic=Topic.BATCHES) == for_replay
     return for_replay
@@ -52,7 +53,7 @@ def activities_revoked(**arguments: Any) -> OutgoingEvent:
 # For each builder: its arguments, another value for each, and which of them belong to the event's id.
 CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], set[str]]] = [
     (
-        events.batch_submitted,
+        event_builders.batch_submitted,
         {
             "batch_id": (BATCH, OTHER),
             "organization_id": ("o", "p"),
@@ -69,7 +70,7 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         {"batch_id", "part"},
     ),
     (
-        events.batch_retry_requested,
+        event_builders.batch_retry_requested,
         {
             "batch_id": (BATCH, OTHER),
             "organization_id": ("o", "p"),
@@ -93,12 +94,12 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         {"batch_id"},
     ),
     (
-        events.batch_relabelled,
+        event_builders.batch_relabelled,
         {"batch_id": (BATCH, OTHER), "organization_id": ("o", "p"), "label": (None, "l"), "version": (1, 2)},
         {"batch_id", "version", "time"},
     ),
     (
-        events.batch_deleted,
+        event_builders.batch_deleted,
         {"batch_id": (BATCH, OTHER), "organization_id": ("o", "p"), "version": (1, 2)},
         {"batch_id"},
     ),
@@ -115,7 +116,7 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         {"batch_id", "revocation", "time"},
     ),
     (
-        events.batch_completed,
+        event_builders.batch_completed,
         {
             "batch_id": (BATCH, OTHER),
             "organization_id": ("o", "p"),
@@ -127,7 +128,7 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         {"batch_id", "retry_number"},
     ),
     (
-        events.batch_rejected,
+        event_builders.batch_rejected,
         {
             "batch_id": (BATCH, OTHER),
             "organization_id": ("o", "p"),
@@ -139,7 +140,7 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         {"batch_id", "organization_id", "rejected_source", "rejected_event_id", "batch_continues", "mistakes", "time"},
     ),
     (
-        events.period_changed,
+        event_builders.period_changed,
         {
             "organization_id": ("o", "p"),
             "number": (1, 2),
@@ -151,7 +152,7 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         {"organization_id", "number", "time"},
     ),
     (
-        events.period_changed,
+        event_builders.period_changed,
         {
             "organization_id": ("o", "p"),
             "number": (1, 2),
@@ -162,7 +163,7 @@ CASES: Sequence[tuple[Callable[..., OutgoingEvent], dict[str, tuple[Any, Any]], 
         },
         {"organization_id", "number", "time"},
     ),
-    (events.dead_letter_redriven, {"dead_letter_id": (BATCH, OTHER)}, {"dead_letter_id", "time"}),
+    (event_builders.dead_letter_redriven, {"dead_letter_id": (BATCH, OTHER)}, {"dead_letter_id", "time"}),
 ]
 
 
@@ -195,7 +196,7 @@ def test_an_event_has_all_its_values_and_its_id_names_what_happened(
 
 def test_the_first_part_of_a_retry_has_the_id_of_the_retry() -> None:
     def build(part: int) -> str:
-        event = events.batch_retry_requested(
+        event = event_builders.batch_retry_requested(
             batch_id=BATCH, organization_id="o", retry_number=3, part=part, retried_by="s", items=[], time=TIME, trace_id=TRACE
         )
         return header(event, "ce_id")
@@ -208,9 +209,9 @@ def test_the_first_part_of_a_retry_has_the_id_of_the_retry() -> None:
 def test_a_cancel_is_published_in_parts_with_a_limited_number_of_runs(
     monkeypatch: pytest.MonkeyPatch, runs: int, sizes: list[int]
 ) -> None:
-    monkeypatch.setattr(events, "MAX_CANCELLED_RUNS", 2)
+    monkeypatch.setattr(event_builders, "MAX_CANCELLED_RUNS", 2)
     positions = [(2 * number, 2 * number, 1) for number in range(runs)]
-    parts = events.batch_cancelled(
+    parts = event_builders.batch_cancelled(
         batch_id=BATCH,
         organization_id="o",
         reason="r",
@@ -233,9 +234,9 @@ def test_a_cancel_is_published_in_parts_with_a_limited_number_of_runs(
 
 @pytest.mark.parametrize(("runs", "sizes"), [(1, [1]), (2, [2]), (3, [2, 1]), (4, [2, 2])])
 def test_a_revocation_is_published_in_parts_on_both_topics(monkeypatch: pytest.MonkeyPatch, runs: int, sizes: list[int]) -> None:
-    monkeypatch.setattr(events, "MAX_REVOKED_RUNS", 2)
+    monkeypatch.setattr(event_builders, "MAX_REVOKED_RUNS", 2)
     positions = [(2 * number, 2 * number) for number in range(runs)]
-    told = events.activities_revoked(
+    told = event_builders.activities_revoked(
         batch_id=BATCH,
         organization_id="o",
         revocation=3,
@@ -292,11 +293,11 @@ def test_the_ids_of_an_items_events_have_type_item_and_attempt(event_type: str) 
 def test_commands_are_keyed_by_mentor_and_results_by_a_hundred_positions() -> None:
     headers = ItemEventHeaders(TRACE).of(events.REGISTER_ACTIVITY, BATCH, 1, TIME)
     data = {"organization_id": "o", "mentor_id": "m", "x": 1}
-    bulk, single = (events.register_activity(data, headers, bulk=bulk) for bulk in (True, False))
+    bulk, single = (event_builders.register_activity(data, headers, bulk=bulk) for bulk in (True, False))
     assert (bulk.topic, single.topic) == (Topic.COMMANDS_BULK, Topic.COMMANDS)
     assert bulk.key == single.key == "o:m"
     assert (orjson.loads(bulk.value), bulk.headers) == (data, headers)
-    results = [events.result(data, headers, batch_id="b", position=position) for position in (0, 99, 100, 199, 200)]
+    results = [event_builders.result(data, headers, batch_id="b", position=position) for position in (0, 99, 100, 199, 200)]
     assert [result.key for result in results] == ["b:0", "b:0", "b:1", "b:1", "b:2"]
     assert {result.topic for result in results} == {Topic.RESULTS}
     assert orjson.loads(results[0].value) == data

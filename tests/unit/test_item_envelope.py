@@ -6,7 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.envelope import MAX_ATTRIBUTE_LENGTH, SOURCE, Envelope, UnreadableError, open_envelope
-from schemas.events import REGISTER_ACTIVITY, SUCCEEDED, ItemEventHeaders
+from schemas.event_builders import ItemEventHeaders
+from schemas.events import REGISTER_ACTIVITY, SUCCEEDED
 
 Headers = tuple[tuple[str, bytes | None], ...]
 

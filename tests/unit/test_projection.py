@@ -15,7 +15,8 @@ from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import Counts, ItemStatus
 from orchestrator.storage.dispatch import DispatchState
 from schemas.envelope import Topic, open_envelope
-from schemas.events import BatchCompleted, read_event
+from schemas.event_reader import read_event
+from schemas.events import BatchCompleted
 from tests.support.memory_flow import MemoryFlow
 from tests.support.pipeline import ADMIN, item, mentors
 

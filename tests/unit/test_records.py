@@ -24,7 +24,8 @@ from consumers.loop.raw_record import RawRecord, take_apart
 from consumers.reading.dead_letter_log import CannotRedriveError, PutAside
 from orchestrator.process.actions import Action
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, OutgoingEvent, Topic, open_envelope
-from schemas.events import DeadLetter, EventData, read_event
+from schemas.event_reader import read_event
+from schemas.events import DeadLetter, EventData
 from tests.support.log_lines import logged
 from tests.support.toy import ToyHandler, command
 

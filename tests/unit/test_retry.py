@@ -11,7 +11,8 @@ from orchestrator.batches.model import CorrectedItem, Idempotency, RetryRequest
 from orchestrator.batches.operations import cancel_batch, retry_failed_items
 from schemas.corrections import Correction
 from schemas.envelope import Topic, open_envelope
-from schemas.events import BatchCompleted, read_event
+from schemas.event_reader import read_event
+from schemas.events import BatchCompleted
 from schemas.ids import DerivedIds
 from tests.support.memory_flow import MemoryFlow
 from tests.support.pipeline import ADMIN, item, mentors
