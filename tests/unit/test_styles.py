@@ -1,7 +1,9 @@
 """Colours and bold text, and questions on a terminal. Each run is a process whose streams lead to a terminal, or to a pipe."""
 
+import contextlib
 import os
 import pty
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,10 @@ def inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in styles and not name.startswith("BULKREG_")}
 
 
+# A person types again if nothing happens. A Control-C between the question and the reading of the answer is not seen before the next one.
+TYPES_AGAIN_S = 0.2
+
+
 def in_pipe(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
     program = [sys.executable, "-m", "cli", *arguments]
     return subprocess.run(
@@ -41,11 +47,15 @@ def on_terminal(*arguments: str, typed: bytes = b"", **environment: str) -> "sub
     ) as process:
         os.close(theirs)
         shown = b""
-        while piece := read_of(ours):
-            shown += piece
-            if typed and b"[y/N]" in shown:
-                os.write(ours, typed)
-                typed = b""
+        while True:
+            readable, _, _ = select.select([ours], [], [], TYPES_AGAIN_S)
+            if readable and not (piece := read_of(ours)):
+                break
+            if readable:
+                shown += piece
+            elif typed and b"[y/N]" in shown:
+                with contextlib.suppress(OSError):  # the program has ended meanwhile
+                    os.write(ours, typed)
     os.close(ours)
     return subprocess.CompletedProcess(program, process.returncode, shown)
 
