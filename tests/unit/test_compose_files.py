@@ -46,10 +46,31 @@ def test_every_role_runs_once_and_the_registration_twice() -> None:
 
 
 def test_servers_start_before_the_schema_and_topics_and_these_before_the_roles() -> None:
-    assert SERVICES["setup"]["entrypoint"] == ["/bin/sh", "-ec", "bulkreg db upgrade && bulkreg topics create"]
     assert SERVICES["setup"]["depends_on"] == {name: {"condition": "service_healthy"} for name in ("postgres", "kafka")}
     for name in OURS - COMMANDS:
         assert SERVICES[name]["depends_on"] == {"setup": {"condition": "service_completed_successfully"}}
+
+
+@pytest.mark.parametrize(
+    ("upgraded", "topics", "is_done"),
+    [
+        pytest.param(0, 0, True, id="topics as planned"),
+        pytest.param(0, 1, True, id="a topic differs"),
+        pytest.param(0, 3, False, id="no broker"),
+        pytest.param(3, 0, False, id="no database"),
+    ],
+)
+def test_setup_ends_well_also_if_a_topic_differs_from_the_plan(tmp_path: Path, upgraded: int, topics: int, is_done: bool) -> None:
+    """The roles start only after it, and a topic may differ on purpose. What it runs returns these exit codes here."""
+    program = tmp_path / "bulkreg"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/ran\ncase "$1" in db) exit {upgraded};; topics) exit {topics};; esac\n'
+    )
+    program.chmod(0o755)
+    command = [word.replace("$$", "$") for word in SERVICES["setup"]["entrypoint"]]  # as Compose reads it
+    done = subprocess.run(command, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, timeout=30, check=False)
+    assert (done.returncode == 0) == is_done
+    assert (tmp_path / "ran").read_text().splitlines() == ["db upgrade", *(["topics create"] if upgraded == 0 else [])]
 
 
 def test_every_service_restarts_and_has_time_to_stop() -> None:

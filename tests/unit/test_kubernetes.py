@@ -92,6 +92,14 @@ def test_the_migration_knows_the_passwords_that_it_sets(manifests: Sequence[Mani
 
 
 @needs_helm
+def test_the_migration_does_what_compose_does_first(manifests: Sequence[Manifest]) -> None:
+    """tests/unit/test_compose_files.py runs it."""
+    [container] = next(pod["containers"] for name, pod in pods(manifests) if name == "bulkreg-migration-1")
+    setup = yaml.safe_load((ROOT / "compose" / "docker" / "compose.yaml").read_text())["services"]["setup"]
+    assert container["command"] == [word.replace("$$", "$") for word in setup["entrypoint"]]
+
+
+@needs_helm
 def test_every_pod_meets_the_restricted_standard(manifests: Sequence[Manifest]) -> None:
     found = list(pods(manifests))
     assert len(found) == len(ROLES) + 2
@@ -211,6 +219,23 @@ def test_the_scalers_watch_the_products_groups_and_topics() -> None:
             largest = Settings().max_items
             assert all(int(trigger["lagThreshold"]) >= largest for trigger in triggers), "one batch must not add a pod"
     assert set(scaled) <= set(ROLES)
+
+
+# What a pod takes of PostgreSQL (docs/operations.md, Size). Any other role takes two.
+CONNECTIONS = {"api": Settings().api_database_connections + 9, "sweeper": 3, "notifier": 3}
+# For people, backups, and what watches the database.
+KEPT_FREE = 10
+
+
+def test_the_examples_database_has_connections_for_the_most_pods_and_one_more_of_each_role() -> None:
+    database, *_ = yaml.safe_load_all((EXAMPLES / "cloudnative-pg.yaml").read_text())
+    most = {role: values["replicas"] for role, values in yaml.safe_load((CHART / "values.yaml").read_text())["roles"].items()}
+    for scaler in yaml.safe_load_all((EXAMPLES / "keda.yaml").read_text()):
+        spec = scaler["spec"]
+        most[spec["scaleTargetRef"]["name"].removeprefix("bulkreg-")] = spec.get("maxReplicaCount") or spec["maxReplicas"]
+    assert set(most) == set(ROLES)
+    needed = sum((pods + 1) * CONNECTIONS.get(role, 2) for role, pods in most.items())
+    assert needed + KEPT_FREE <= int(database["spec"]["postgresql"]["parameters"]["max_connections"])
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
