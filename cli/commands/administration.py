@@ -97,9 +97,7 @@ def register(app: typer.Typer) -> None:
             typer.Argument(metavar="DIR", help="The folder with mentors.csv, coordinators.csv, scopes.csv, …", file_okay=False),
         ],
         prune: Annotated[bool, typer.Option("--prune", help="Close people who are no longer in the files.")] = False,
-        yes: Annotated[
-            bool, typer.Option("--yes", "-y", help="With --prune: don't ask first. Needed without a terminal.")
-        ] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="With --prune: don't ask first. A script is never asked.")] = False,
         again: Annotated[
             bool, typer.Option("--again", help="Import people who were forgotten, too, as new ones. Otherwise they are left out.")
         ] = False,
@@ -163,7 +161,7 @@ def register(app: typer.Typer) -> None:
                 "--also-unknown", help="Also if nobody has the id here: an import will leave the person out. After a restore."
             ),
         ] = False,
-        yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. Needed without a terminal.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. A script is never asked.")] = False,
     ) -> ExitCode:
         """Forget a mentor: erase name and notes, and replace the id by a pseudonym everywhere. The records remain, with the same sums.
 

@@ -243,7 +243,7 @@ def register(app: typer.Typer) -> None:
         connection: Connection,
         output: Output,
         batch_id: BatchId,
-        yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. Needed without a terminal.")] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask first. A script is never asked.")] = False,
     ) -> None:
         """Remove a finished batch from view. The activities that it registered stay."""
         target = connection.target()

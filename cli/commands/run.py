@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
     def run(
         roles: Annotated[
             list[str],
-            typer.Argument(metavar="ROLE…", help="One or more of: api relay splitter registration aggregator sweeper."),
+            typer.Argument(
+                metavar="ROLE…", help="One or more of: api relay splitter registration aggregator sweeper notary notifier."
+            ),
         ],
         gate: Annotated[
             Path | None, typer.Option(hidden=True, help="Load everything, then wait until this gate is open.")

@@ -22,6 +22,7 @@ from cli.terminal.command import command
 from cli.terminal.failures import BadInputError, ExitCode, UnreachableError
 from cli.terminal.output import Output, printable, table
 from cli.terminal.progress import speed
+from compose.roles import ROLES
 from orchestrator.files.mistakes import BadFileError, FileMistake
 
 
@@ -39,6 +40,11 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
     assert f"bulkreg {' '.join(path)}" in shown.split("Example:")[1]
     # `run` has only logs as output, and never ends by itself.
     assert "--json" in shown or path == ("run",)
+
+
+def test_the_help_of_run_names_every_role() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "400"}).output
+    assert f"One or more of: {' '.join(ROLES)}." in shown
 
 
 def test_a_command_for_another_machine_imports_nothing_of_a_server() -> None:
