@@ -1,1 +1,1 @@
-"""The loop that every role runs in: polling, decoding, lanes, offsets, retries and dead letters. It calls handlers and knows no role."""
+"""The loop that every consumer runs in: polling, decoding, lanes, offsets, retries and dead letters. It calls handlers and knows no role."""

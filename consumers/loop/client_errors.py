@@ -8,8 +8,8 @@ _EXPELLED = frozenset({KafkaError._MAX_POLL_EXCEEDED, KafkaError._FENCED, KafkaE
 
 
 class ExpelledError(Exception):
-    """The group removed this consumer, because it did not poll for too long. End the process: a new one starts clean, and Kafka redelivers what
-    this one did without committing its offsets."""
+    """This consumer is no member of its group any more: it did not poll for too long, or its client has lost the group. End the process: a new
+    one starts clean, and Kafka redelivers what this one did without committing its offsets."""
 
 
 def is_expelled(error: KafkaError) -> bool:

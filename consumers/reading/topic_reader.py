@@ -1,4 +1,4 @@
-"""Reads topics from a point in the past to their present end, outside any consumer group: for replay and for dead letters."""
+"""Reads topics from a point in the past to their present end, outside any consumer group."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

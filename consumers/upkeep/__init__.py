@@ -1,1 +1,1 @@
-"""Work that runs by the clock and consumes no topic: the sweeper, which drives stuck items forward, and the purger."""
+"""Upkeep, which consumes no topic: the sweeper, which drives stuck items forward, the purger, and the consumer groups for an operator."""

@@ -1,4 +1,4 @@
-"""The other half of the sweeper role: removes deleted batches, expired keys and old notes, and ended sessions of the console."""
+"""The other half of the sweeper role: removes deleted batches, old notes, expired keys, deliveries and sessions, and forgets people."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -50,7 +50,9 @@ class Settings(ServerSettings):
         description="Time between the beginnings of two sweeps. The pause after a sweep is at least a tenth of it. With it, a stuck item is "
         "sent again within 60 s (invariant 5).",
     )
-    sweep_stuck_after_ms: int = Field(default=20_000, ge=0, description="Ignore batches that changed within this time.")
+    sweep_stuck_after_ms: int = Field(
+        default=20_000, ge=0, description="Ignore items whose attempt has begun, or was decided, within this time."
+    )
     trouble_after_ms: int = Field(
         default=300_000,
         gt=0,
