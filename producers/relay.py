@@ -38,6 +38,7 @@ from orchestrator.process.failpoints import Failpoint, failpoints
 from orchestrator.process.health import LoopHealth
 from orchestrator.process.settings import Settings
 from orchestrator.process.tracing import current
+from orchestrator.storage import timelines
 from orchestrator.storage.blame import is_environments
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.observing import oldest_outbox_row_s
@@ -188,6 +189,8 @@ class OutboxRelay:
     # --- Step 1: slots ----------------------------------------------------------------------------------------------------
 
     def _balance(self, connection: Connection) -> None:
+        # A relay that stays with a former primary does not see what is written to the new one.
+        timelines.check(connection)
         self._gather(connection, ROUND_S)
         # Rows that are on their way to a place in trouble do not keep the slot: it is harmless if the next owner publishes them as well.
         busy = {sent.row.owned_slot for sent in self._well()}

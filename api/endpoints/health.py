@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.endpoints.calls import Reply
 from orchestrator.process.health import Health
 from orchestrator.process.settings import Settings
+from orchestrator.storage.blame import kind_of
 from orchestrator.storage.database import NotWritableError, check_writable, create_database_engine
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -43,7 +44,7 @@ class DatabaseCheck:
         except NotWritableError as error:
             return Health(False, str(error))
         except SQLAlchemyError as error:
-            return Health(False, type(error).__name__)
+            return Health(False, kind_of(error))
         return Health(True)
 
     def _check(self) -> None:

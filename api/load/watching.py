@@ -19,7 +19,7 @@ from orchestrator.batches.model import BatchView
 from orchestrator.batches.states import TERMINAL_BATCH_STATUSES
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.settings import Settings
-from orchestrator.storage import watching
+from orchestrator.storage import timelines, watching
 from orchestrator.storage.database import create_database_engine
 
 Result = TypeVar("Result")
@@ -75,6 +75,8 @@ class Watchers:
         self._poll_s = settings.api_watch_poll_ms / 1000
         # Keyed by the batch id as text, which is the payload of its notifications.
         self._watches: dict[str, set[Watch]] = {}
+        self._may_have_news = asyncio.Event()
+        """Set when the listening connection has something to read, and at each poll."""
         self.closing = False
         self.recent = RecentlyShown()
 
@@ -136,19 +138,20 @@ class Watchers:
             await asyncio.sleep(_RECONNECT_AFTER_S)
 
     async def _hear(self, connection: Connection) -> None:
-        """Wakes the followers of each notified batch. Raises the driver's error when the connection is lost."""
+        """Wakes the followers of each notified batch. Raises the driver's error when the connection is lost, and OperationalError when its
+        server has become a former primary."""
         driver = connection.connection.driver_connection
         assert driver is not None
         loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
         # Read the descriptor now, because a broken connection no longer returns it. The event loop must still remove it. Otherwise the loop
         # ignores the next connection with the same number, which may be a client's.
         descriptor = driver.fileno()
-        loop.add_reader(descriptor, readable.set)
+        loop.add_reader(descriptor, self._may_have_news.set)
         try:
             while True:
-                await readable.wait()
-                readable.clear()
+                await self._may_have_news.wait()
+                self._may_have_news.clear()
+                timelines.check(connection)
                 driver.poll()
                 changed = {watching.announced(notice.payload) for notice in driver.notifies}
                 driver.notifies.clear()
@@ -162,6 +165,7 @@ class Watchers:
         """Finds changes whose notification was lost, with one query for all followed batches."""
         while True:
             await asyncio.sleep(self._poll_s)
+            self._may_have_news.set()
             if not self._watches:
                 continue
             organizations = sorted({watch.organization_id for watches in self._watches.values() for watch in watches})

@@ -88,8 +88,8 @@ def begin(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect() as connection, _each_by_itself(connection), gathering(connection, "BEGIN"):
         try:
-            yield connection
-            timelines.check(connection)
+            with timelines.believing(connection):
+                yield connection
             connection.dispatch.commit(connection)  # as `engine.begin` does
             commit(connection)
         except BaseException:  # An interruption, too: the session returns to the pool, and must have no transaction then.
@@ -100,6 +100,9 @@ def begin(engine: Engine) -> Iterator[Connection]:
 def _roll_back(connection: Connection) -> None:
     """Ends the transaction of `begin`, if the session still has one. A session that can't is closed."""
     if connection.invalidated:
+        return
+    if timelines.is_outdated(connection):
+        connection.invalidate()  # A former primary may stand still again, and would be waited for.
         return
     driver = connection.connection.driver_connection
     assert driver is not None
@@ -148,11 +151,9 @@ def ask(
     """
 
     def unit() -> Returned:
-        with engine.connect() as connection, _each_by_itself(connection):
+        with engine.connect() as connection, _each_by_itself(connection), timelines.believing(connection):
             _begin(connection, organizations, snapshot=False)
-            result = work(connection)
-            timelines.check(connection)
-            return result
+            return work(connection)
 
     return _retried(unit, give_up_after_s)
 

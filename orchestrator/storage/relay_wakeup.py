@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.settings import Settings
+from orchestrator.storage import timelines
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.prepared import run
 
@@ -65,5 +66,6 @@ class RelayWaker:
             # Cleared before the NOTIFY, so that a later commit causes another one.
             self._asked.clear()
             closing = self._closing
+            timelines.check(connection)
             run(connection, _NOTIFY, {})
             self._closed = closing

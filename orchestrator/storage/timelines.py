@@ -5,6 +5,8 @@ runs again, until its manager ends it. It can commit nothing, because a commit w
 a process that has seen a newer timeline replaces its sessions of an older one, and throws away what it has read with them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -41,18 +43,42 @@ _noting = Lock()
 
 
 def note(info: dict[Any, Any], places: str, system: str, number: str | None) -> None:
-    """Notes the timeline of a new session in its `info`. Raises FormerPrimaryError if this process has seen a newer one."""
-    if number is None:
-        return
-    timeline = Timeline(places, system, int(number, 16))
+    """Notes the timeline of a new session in its `info`. Raises FormerPrimaryError if this process has seen a newer one.
+
+    The session of a standby has the newest one that was seen: it is replaced after the next promotion, of this server or another.
+    """
     with _noting:
-        newest = max(timeline.number, _newest.get((places, system), 0))
-        _newest[places, system] = newest
+        seen = _newest.get((places, system), 0)
+        timeline = Timeline(places, system, seen if number is None else int(number, 16))
+        newest = _newest[places, system] = max(timeline.number, seen)
     if timeline.number < newest:
         raise FormerPrimaryError(
             f"the server writes timeline {timeline.number}, and timeline {newest} of this database was seen already: it is a former primary"
         )
     info[_KEY] = timeline
+
+
+@contextmanager
+def believing(connection: Connection) -> Iterator[None]:
+    """Checks the connection at the end of the block. The block's own error counts no more than its result: a former primary lacks what was
+    committed since, so a reader finds nothing. Raises OperationalError in place of both."""
+    try:
+        yield
+    except Exception:
+        check(connection)
+        raise
+    check(connection)
+
+
+def check(connection: Connection) -> None:
+    """Raises OperationalError if a newer timeline was seen while the connection was in use. What it has read may be out of date."""
+    if is_outdated(connection):
+        raise OperationalError(None, None, FormerPrimaryError("the session's server has become a former primary"))
+
+
+def is_outdated(connection: Connection) -> bool:
+    """Whether the connection has a session, and a newer timeline than the session's was seen."""
+    return not connection.invalidated and _is_outdated(connection.info)
 
 
 def _is_outdated(info: dict[Any, Any]) -> bool:
@@ -64,9 +90,3 @@ def replace_outdated(_connection: object, entry: Any, _proxy: object) -> None:
     """A listener for the pool's `checkout`: has a session of an older timeline replaced."""
     if _is_outdated(entry.info):
         raise DisconnectionError("a session of a former primary")
-
-
-def check(connection: Connection) -> None:
-    """Raises OperationalError if a newer timeline was seen while the connection was in use. What it has read may be out of date."""
-    if _is_outdated(connection.info):
-        raise OperationalError(None, None, FormerPrimaryError("the session's server has become a former primary"))
