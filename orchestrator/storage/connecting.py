@@ -6,7 +6,8 @@ keeps them as long as it pools by session.
 """
 
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -17,6 +18,7 @@ from orchestrator.process.database_urls import hosts_of
 from orchestrator.process.loopback import is_this_machine
 from orchestrator.storage import timelines
 from orchestrator.storage.prepared import send_waiting
+from orchestrator.storage.timelines import FormerPrimaryError
 
 # The product depends on these values, so it does not rely on defaults of the server, the database or the role.
 _FORMS = {
@@ -61,6 +63,14 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
     places = " ".join(map(str, (url.host, url.port, url.query.get("host"), url.query.get("port"))))
     engine = create_engine(url, connect_args=_PARAMETERS | {"application_name": application_name}, **pool)
 
+    def opened(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> DBAPIConnection:
+        try:
+            timelines.note(entry.info, places, *_set(connection, values))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     @event.listens_for(engine, "do_connect")
     def _connect(
         dialect: Dialect, entry: ConnectionPoolEntry, arguments: tuple[Any, ...], parameters: MutableMapping[str, Any]
@@ -69,13 +79,11 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
         if "," in str(parameters.get("host")):
             # Only one of several hosts is writable. The first that responds may be the former primary while that still runs.
             parameters.setdefault("target_session_attrs", "read-write")
-        connection = dialect.connect(*arguments, **parameters)
-        try:
-            timelines.note(entry.info, places, *_set(connection, values))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        *others, last = _orders(parameters)
+        for ordered in others:
+            with suppress(FormerPrimaryError):
+                return opened(dialect.connect(*arguments, **ordered), entry)
+        return opened(dialect.connect(*arguments, **last), entry)
 
     event.listen(engine, "checkout", timelines.replace_outdated)
 
@@ -84,6 +92,20 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
         send_waiting(cursor, connection.info)
 
     return engine
+
+
+def _orders(parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The parameters with each of several hosts first: libpq takes the first that accepts changes, and that may be a former primary."""
+    hosts, ports = (str(parameters.get(name, "")).split(",") for name in ("host", "port"))
+    if len(hosts) == 1:
+        return [parameters]
+    turned = [{"host": _turned(hosts, by), "port": _turned(ports, by)} for by in range(len(hosts))]
+    return [{**parameters, **{name: each[name] for name in each.keys() & parameters.keys()}} for each in turned]
+
+
+def _turned(values: Sequence[str], by: int) -> str:
+    """The list that begins with another of its values. One that is for all stays."""
+    return ",".join([*values[by:], *values[:by]] if len(values) > 1 else values)
 
 
 def session_values(session: Mapping[str, str]) -> Mapping[str, str]:

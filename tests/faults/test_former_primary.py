@@ -24,7 +24,7 @@ from orchestrator.storage.relay_wakeup import RelayWaker
 from tests.integration.test_relay import running
 from tests.support.api_server import KEY, running_api
 from tests.support.publishing import SettledAtOnce
-from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 
 PRIMARY, STANDBY = "postgres-1", "postgres-2"
 
@@ -43,20 +43,23 @@ def server(servers: Infrastructure, name: str) -> PostgresServer:
     return found
 
 
-def settings_of(servers: Infrastructure) -> Settings:
-    """Once the standby is promoted, new sessions are its own: it comes first in the URL, and the former primary still accepts any."""
-    first, second = server(servers, STANDBY), server(servers, PRIMARY)
+def settings_of(servers: Infrastructure, *names: str) -> Settings:
+    """Once the standby is promoted, new sessions are its own: unless names are given, it comes first in the URL. The former primary still
+    accepts any."""
+    listed = [server(servers, name) for name in names or (STANDBY, PRIMARY)]
     return Settings(
-        database_url=SecretStr(first.url_of([first, second])),
+        database_url=SecretStr(listed[0].url_of(listed)),
         kafka_bootstrap_servers="127.0.0.1:1",
         jwt_hs256_key=SecretStr(KEY),
+        # What a test keeps open is not ended before the test is.
+        idle_in_transaction_timeout_ms=int(1000 * HELD_S),
         relay_poll_ms=50,
         api_watch_poll_ms=50,
     )
 
 
-def opened(servers: Infrastructure, name: str) -> Engine:
-    settings = settings_of(servers)
+def opened(servers: Infrastructure, name: str, *names: str) -> Engine:
+    settings = settings_of(servers, *names)
     return create_database_engine(settings.owner_url, settings, connections=3, application_name=name)
 
 
@@ -86,6 +89,7 @@ def test_row_80_a_former_primary_is_not_believed(pair: Infrastructure) -> None:
     transact(before, add)
     runs: Counter[str] = Counter()
     stopped: list[int] = []
+    goes_on = threading.Timer(PATIENCE_S, lambda: os.kill(stopped[0], signal.SIGCONT))
 
     def reading(name: str, meanwhile: Callable[[], object]) -> Callable[[Connection], int]:
         """Reads the number of rows. The first time, something happens behind that."""
@@ -98,6 +102,7 @@ def test_row_80_a_former_primary_is_not_believed(pair: Infrastructure) -> None:
             if name == "stands still" and runs[name] == 1:
                 stopped.append(backend(connection))
                 os.kill(stopped[0], signal.SIGSTOP)
+                goes_on.start()
             if name in ("not there", "one statement") and found == 1:
                 raise LookupError("there is no second one")
             return found
@@ -111,8 +116,6 @@ def test_row_80_a_former_primary_is_not_believed(pair: Infrastructure) -> None:
     one_statement = reading("one statement", another_is_primary)
     not_there = reading("not there", lambda: ask(before, one_statement, organizations=[], give_up_after_s=PATIENCE_S))
     stands_still = reading("stands still", lambda: transact(before, not_there, give_up_after_s=PATIENCE_S))
-    goes_on = threading.Timer(PATIENCE_S, lambda: os.kill(stopped[0], signal.SIGCONT))
-    goes_on.start()
     try:
         # What was read from the former primary is read again from the new one. So is what was not found.
         assert transact(before, stands_still, give_up_after_s=PATIENCE_S) == 2
@@ -125,13 +128,20 @@ def test_row_80_a_former_primary_is_not_believed(pair: Infrastructure) -> None:
         goes_on.cancel()
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
-    # The former primary is read-write. It would be the only one.
+    # It was away for a moment, and comes first in this URL.
+    ordered = opened(pair, "ordered", PRIMARY, STANDBY)
+    pair.kill(PRIMARY)
+    assert transact(ordered, number, give_up_after_s=PATIENCE_S) == 2
+    ordered.dispose()
+    pair.restart(PRIMARY)
+    assert transact(ordered, number, give_up_after_s=0) == 2
+    # Alone it is refused, although it accepts changes.
     pair.kill(STANDBY)
-    before.dispose()
+    ordered.dispose()
     with pytest.raises(OperationalError, match="former primary"):
-        before.connect()
-    before.dispose()
-    after.dispose()
+        ordered.connect()
+    for engine in (before, after, ordered):
+        engine.dispose()
 
 
 class Acknowledged(SettledAtOnce):
