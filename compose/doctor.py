@@ -31,6 +31,7 @@ from orchestrator.process.outgoing import heeds_environment, without_credentials
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.server_settings import API_ROLE, WORKER_ROLE
 from orchestrator.process.settings import LOOPBACK, Settings
+from orchestrator.storage import timelines
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import newest_version
 from producers.topics import MISSING, inspect_topics, retentions
@@ -289,7 +290,9 @@ def _connected(
             yield from check(connection)
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0]
-        if getattr(error.orig, "pgcode", None) in _NOT_THERE:
+        if any(name in reason for name in timelines.FUNCTIONS):
+            fix = f"run as a superuser, in this database: GRANT EXECUTE ON FUNCTION {', '.join(timelines.FUNCTIONS)} TO {url.username}"
+        elif getattr(error.orig, "pgcode", None) in _NOT_THERE:
             fix = _UPGRADE
         elif "unsupported startup parameter" in reason:
             fix = "remove the parameter from the URL, or add it to the pooler's ignore_startup_parameters: nothing depends on it"

@@ -23,6 +23,9 @@ READ = (
 )
 """Columns of a statement: the system's identifier, and the timeline that the server writes, as eight hexadecimal digits; or NULL."""
 
+FUNCTIONS = ("pg_control_system", "pg_current_wal_lsn", "pg_walfile_name")
+"""Functions that every role must be allowed to call for that. PostgreSQL allows it to everybody, unless somebody revokes it."""
+
 
 class FormerPrimaryError(DriverOperationalError):
     """The server is a former primary: this process has seen a newer timeline of the same system. It counts as a lost connection."""

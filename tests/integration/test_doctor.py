@@ -256,6 +256,17 @@ def test_a_role_that_may_not_connect(sound: Settings) -> None:
     assert "BULKREG_WORKER_DATABASE_URL" in (finding.fix or "")
 
 
+def test_roles_that_may_not_read_the_servers_timeline(sound: Settings) -> None:
+    """Every session reads it (decision 57), so without the right nothing can connect."""
+    as_owner(sound, "REVOKE EXECUTE ON FUNCTION pg_control_system, pg_walfile_name FROM PUBLIC")
+    found = wrong(sound)
+    assert [(each.subject, each.state) for each in found] == [
+        (subject, State.UNREACHABLE) for subject in ("database (worker)", "database (API)")
+    ]
+    as_owner(sound, *((each.fix or "").partition("database: ")[2] for each in found))
+    assert wrong(sound) == []
+
+
 def test_unavailable_servers(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
     away = changed(sound, database_url=SecretStr("postgresql://x:secret@127.0.0.1:1/x"), kafka_bootstrap_servers="127.0.0.1:1")
