@@ -18,7 +18,6 @@ from orchestrator.receipts.leaf import person_hash
 from orchestrator.receipts.merkle import root
 from orchestrator.storage.blame import sqlstate
 from orchestrator.storage.receipt_appending import (
-    _TURN_LOCK,
     SPAN,
     append_rows,
     audit_writers,
@@ -43,9 +42,13 @@ from tests.support.receipts import (
     leaves,
     notary,
     plain_root,
+    turn_is,
 )
 from tests.support.revoking import revoke
-from tests.support.waiting import HELD_S, eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
+
+WRITES = text("LOCK TABLE registration.audit IN ROW EXCLUSIVE MODE")
+"""What a transaction locks that will write to the audit."""
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ def test_row_68_a_row_waits_for_transactions_that_may_commit_a_lower_id(
         pipeline.handle(pipeline.registration, [of_late])
         waiting = threading.Thread(target=unsigned.turn)
         waiting.start()
-        eventually(lambda: has_turn(engine))
+        eventually(lambda: turn_is(engine, granted=True))
         assert leaves(engine) == []
         transaction.commit() if commits else transaction.rollback()
     waiting.join()
@@ -184,14 +187,63 @@ def as_other(url: str | URL) -> Iterator[Connection]:
     other.dispose()
 
 
-def has_turn(engine: Engine) -> bool:
-    """Whether a notary waits inside its transaction. Only looks at its lock: a notary that found it taken would not wait, but return."""
-    held = text(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = CAST(:space AS oid) AND objid = CAST(:which AS oid)"
-        " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
-    )
-    with engine.begin() as connection:
-        return bool(connection.execute(held, _TURN_LOCK).scalar_one())
+def test_row_68_a_transaction_that_begins_later_is_not_waited_for(
+    pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids that it draws are higher. Otherwise a busy audit would never be appended."""
+    monkeypatch.setattr(appending, "_WAIT_S", HELD_S)
+    looks: list[frozenset[str]] = []
+
+    def looked(connection: Connection) -> frozenset[str]:
+        looks.append(audit_writers(connection))
+        return looks[-1]
+
+    monkeypatch.setattr(appending, "audit_writers", looked)
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    with as_other(settings.owner_url) as early, as_other(settings.owner_url) as late:
+        early.execute(WRITES)
+        appended = threading.Thread(target=unsigned.turn)
+        appended.start()
+        eventually(lambda: len(looks) > 1)
+        late.execute(WRITES)
+        assert leaves(engine) == []
+        early.rollback()
+        appended.join(PATIENCE_S)
+        assert len(leaves(engine)) == 1
+    appended.join()
+
+
+def test_row_68_a_transaction_that_takes_long_is_waited_for_in_the_next_turn(
+    pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "_WAIT_S", 0.0)
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    with as_other(settings.owner_url) as writer:
+        writer.execute(WRITES)
+        turned = threading.Thread(target=unsigned.turn)
+        turned.start()
+        turned.join(PATIENCE_S)
+        assert (turned.is_alive(), leaves(engine)) == (False, [])
+    unsigned.turn()
+    assert len(leaves(engine)) == 1
+
+
+def test_row_68_a_notary_that_is_stopped_waits_for_no_transaction(
+    pipeline: Pipeline, settings: Settings, engine: Engine, unsigned: Notary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appending, "_WAIT_S", HELD_S)
+    pipeline.submit(mentors(1))
+    pipeline.drain()
+    with as_other(settings.owner_url) as writer:
+        writer.execute(WRITES)
+        running = threading.Thread(target=unsigned.run)
+        running.start()
+        eventually(lambda: turn_is(engine, granted=True))
+        unsigned.stop()
+        running.join(PATIENCE_S)
+        assert (running.is_alive(), leaves(engine)) == (False, [])
 
 
 def test_row_68_one_notary_at_a_time_appends(pipeline: Pipeline, engine: Engine, unsigned: Notary) -> None:

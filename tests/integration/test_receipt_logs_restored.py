@@ -1,11 +1,12 @@
 """Row 69 of the fault catalogue: the database is restored to a point before a published checkpoint, and no published log is forked."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner, Result
 
@@ -21,6 +22,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import Checkpoint, sign
 from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.merkle import root
+from orchestrator.storage.receipt_appending import append_rows, position, take_turn
 from orchestrator.storage.receipt_checkpoints import (
     LogAgreesError,
     PublishedState,
@@ -50,8 +52,9 @@ from tests.support.receipts import (
     plain_root,
     restored,
     signing,
+    turn_is,
 )
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 
 class Restoring:
@@ -266,6 +269,63 @@ def test_row_69_checkpoints_count_although_their_key_becomes_known_while_they_ar
     monkeypatch.undo()
     compare_topic(restoring.settings, restoring.engine)
     assert contradicted(restoring) == [(4, PublishedState.AHEAD)]
+
+
+def test_row_69_checkpoints_count_although_their_key_becomes_known_at_the_end(restoring: Restoring) -> None:
+    """A comparison waits for who adds a key, before it notes how far it came."""
+    restored_before_the_rotation(restoring)
+    engine = restoring.engine
+    with engine.begin() as connection:
+        # What is left to read is signed with the key that is not known yet.
+        note_reading(connection, {partition: max(0, end - 1) for partition, end in read_up_to(connection).items()})
+    with ThreadPoolExecutor() as threads, engine.begin() as connection:
+        add_key(connection, str(REPLACING.verifier))
+        comparing = threads.submit(compare_topic, restoring.settings, engine)
+        eventually(lambda: comparing.done() or turn_is(engine, granted=False))
+        connection.commit()
+        assert comparing.result(PATIENCE_S) == 0
+    compare_topic(restoring.settings, engine)
+    assert contradicted(restoring) == [(4, PublishedState.AHEAD)]
+
+
+def append_what_there_is(connection: Connection) -> None:
+    """What a notary does in its turn, which it keeps until the commit."""
+    take_turn(connection)
+    at = position(connection)
+    append_rows(connection, at, at.newest, name=ORIGIN, max_rows=10)
+
+
+def test_row_69_a_checkpoint_is_compared_with_what_was_appended_until_then(restoring: Restoring) -> None:
+    """A restored log grows to the published checkpoint in another notary's turn, for which the comparison waits."""
+    engine = restoring.engine
+    restoring.restore_before(3)
+    with ThreadPoolExecutor() as threads, engine.begin() as connection:
+        append_what_there_is(connection)
+        comparing = threads.submit(compare_topic, restoring.settings, engine)
+        eventually(lambda: comparing.done() or turn_is(engine, granted=False))
+        connection.commit()
+        assert comparing.result(PATIENCE_S) > 0
+    with engine.begin() as connection:
+        compared = connection.execute(text("SELECT size, state FROM orchestrator.receipt_published")).one()
+    assert tuple(compared) == (4, PublishedState.AGREES)
+
+
+def test_row_69_a_log_begins_again_with_what_was_appended_until_then(restoring: Restoring) -> None:
+    engine = restoring.engine
+    restoring.publisher.publish([forged(KEY)])
+    notary(restoring.settings, engine).turn()
+    restoring.register(3)
+
+    def begin() -> int:
+        with engine.begin() as connection:
+            return begin_again(connection, ORGANIZATION, name=ORIGIN, reason="forked").size
+
+    with ThreadPoolExecutor() as threads, engine.begin() as connection:
+        append_what_there_is(connection)
+        beginning = threads.submit(begin)
+        eventually(lambda: beginning.done() or turn_is(engine, granted=False))
+        connection.commit()
+        assert beginning.result(PATIENCE_S) == 4
 
 
 def test_row_69_a_key_that_is_added_by_hand_makes_its_checkpoints_count(restoring: Restoring) -> None:

@@ -4,7 +4,7 @@ The logs here are written straight into the tables. All have the same numbers, p
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -222,6 +222,17 @@ def test_what_was_published_is_compared_with_its_own_log(connection: Connection)
     assert of_others(connection) == before
     [ours] = [each for each in unsettled_checkpoints(connection) if each.published.organization_id == OURS]
     assert ours == (Published(OURS, 2, 4, b"four", "a note of 4"), PublishedState.AHEAD)
+
+
+@pytest.mark.parametrize("order", [(1, 9), (9, 1)])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_fork_is_final(connection: Connection, order: Sequence[int], at_once: bool) -> None:
+    """Also if a checkpoint of a longer log was published before or after the one that shows it."""
+    read = [Published(OURS, 2, size, b"another root".ljust(32), f"a note of {size}") for size in order]
+    for published in [read] if at_once else [[each] for each in read]:
+        compare_published(connection, published)
+    [ours] = [each for each in unsettled_checkpoints(connection) if each.published.organization_id == OURS]
+    assert (ours.published.size, ours.state) == (1, PublishedState.FORKED)
 
 
 def test_a_log_grows_and_is_signed_by_itself(connection: Connection) -> None:

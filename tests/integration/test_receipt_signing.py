@@ -2,11 +2,15 @@
 
 from datetime import timedelta
 from functools import partial
+from types import ModuleType
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import OperationalError
 
+from consumers.notary import appending
 from consumers.notary import notary as notary_loop
+from consumers.notary import signing as signing_checkpoints
 from consumers.notary.notary import Notary
 from consumers.reading import topic_reader
 from consumers.upkeep.purger import PurgePolicy, Purger
@@ -83,12 +87,12 @@ def test_a_log_that_was_signed_today_waits_although_it_began_long_ago(
     pipeline.submit(mentors(1, first=2))
     pipeline.drain_until_registered()
     sizes = []
-    for column in ("began_at", "signed_at"):
+    for column, hours in (("began_at", 25), ("signed_at", 23), ("signed_at", 25)):
         with engine.begin() as connection:
-            connection.execute(text(f"UPDATE orchestrator.receipt_log SET {column} = now() - interval '25 hours'"))
+            connection.execute(text(f"UPDATE orchestrator.receipt_log SET {column} = now() - interval '{hours} hours'"))
         signer.turn()
         sizes.append([each.checkpoint.size for each in checkpoints(engine)])
-    assert sizes == [[1], [1, 2]]
+    assert sizes == [[1], [1], [1, 2]]
 
 
 def test_a_checkpoint_is_signed_although_the_batch_is_purged_by_then(
@@ -149,13 +153,35 @@ def test_a_notary_that_dies_while_signing_has_published_nothing(
     assert len(checkpoints(engine)) == 1
 
 
+@pytest.mark.parametrize("of", [appending, signing_checkpoints], ids=["appending", "signing"])
+def test_row_68_a_notary_looks_again_when_it_has_its_turn(
+    pipeline: Pipeline, settings: Settings, engine: Engine, topics: None, of: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one has done everything between its look and its turn."""
+    early, late = notary(settings, engine), notary(settings, engine)
+    try_turn = of.try_turn
+
+    def after_another(connection: Connection) -> bool:
+        monkeypatch.setattr(of, "try_turn", try_turn)
+        early.turn()
+        return bool(try_turn(connection))
+
+    pipeline.submit(mentors(2))
+    pipeline.drain()
+    monkeypatch.setattr(of, "try_turn", after_another)
+    late.turn()
+    assert of.try_turn is try_turn
+    assert ([each.checkpoint.size for each in checkpoints(engine)], len(leaves(engine))) == ([2], 2)
+
+
 def has_signed(engine: Engine, size: int) -> bool:
     """Whether the newest checkpoint has this size."""
     return [each.checkpoint.size for each in checkpoints(engine)][-1:] == [size]
 
 
 def test_a_running_notary_keeps_up_and_stops(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
-    with in_thread(Notary(signing(settings, notary_poll_ms=10), engine)) as running:
+    # In other units it would be longer than the test waits.
+    with in_thread(Notary(signing(settings, notary_poll_ms=100), engine)) as running:
         for first in (1, 2):
             pipeline.submit(mentors(1, first=first))
             pipeline.drain()
@@ -186,6 +212,23 @@ def test_a_running_notary_outlives_its_session(
         eventually(lambda: running.health.check(max_loop_age_s=30).ok)
     own.dispose()
     assert [len(logged(caplog, action)) for action in (Action.NOTARY_FAILED, Action.RECEIPTS_UNSIGNED)] == [1, 1]
+
+
+def test_a_notary_without_a_database_is_not_well(
+    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(_appender: appending.Appender) -> int:
+        raise OperationalError("SELECT", None, ConnectionError("a test's"))
+
+    monkeypatch.setattr(appending.Appender, "append", away)
+    monkeypatch.setattr(notary_loop, "_MAX_PAUSE_S", 0.01)
+    running = Notary(settings, engine)
+    before_s = running.health.clock()
+    running.health.clock = lambda: before_s + 31
+    with in_thread(running):
+        eventually(lambda: len(logged(caplog, Action.NOTARY_FAILED)) > 1)
+        found = running.health.check(max_loop_age_s=30)
+    assert (found.ok, "31 s; it is retrying the same work: OperationalError" in (found.detail or "")) == (False, True)
 
 
 def test_a_notary_without_a_broker_appends_and_signs_nothing(

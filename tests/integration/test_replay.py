@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.event import listen, remove
 
 from consumers.loop.handler import Record
 from orchestrator.batches.model import CorrectedItem, NewBatch, RetryRequest
@@ -565,6 +566,24 @@ def test_a_batch_in_motion_is_not_compared(pipeline: RecordingPipeline, owner: E
     run(owner, f"UPDATE orchestrator.consumer_progress SET next_offset = {last + 1}")
     pipeline.relay()
     assert compared(pipeline.engine, pipeline.written).different_batches == [queued]
+
+
+def test_a_batch_that_changes_while_it_is_compared_is_as_it_was(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain()
+    meanwhile: list[str] = []
+    with replayed(pipeline.engine, pipeline.written) as (replay, connection):
+
+        def change(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if "CREATE TEMPORARY TABLE replay_compared" in statement:
+                meanwhile.append(statement)
+                pipeline.call(relabel_batch, ADMIN, batch_id, "edited meanwhile")
+                run(owner, "UPDATE orchestrator.batch_item SET attempt = 9")
+
+        listen(connection, "after_cursor_execute", change)
+        comparison = replay.compare(examples=EXAMPLES)
+        remove(connection, "after_cursor_execute", change)
+    assert (len(meanwhile), comparison.differences, comparison.in_motion) == (1, [], [])
 
 
 def test_one_batch_alone_and_batches_that_are_not_covered(pipeline: RecordingPipeline, owner: Engine) -> None:

@@ -105,14 +105,16 @@ def test_each_webhook_is_told_of_its_events_once(
     both = make_webhook(engine, settings, URL, WebhookEvent.BATCH_COMPLETED, WebhookEvent.ACTIVITIES_REVOKED)
     rejections = make_webhook(engine, settings, URL, WebhookEvent.BATCH_REJECTED)
     foreign = make_webhook(engine, settings, URL, organization_id=NEIGHBOUR)
-    events = [*revoked, rejection(uuid4())]
+    events, at_ms = [*revoked, rejection(uuid4())], now_ms()
     for _ in range(2):
-        assert told(engine, events) == []
+        assert told(engine, events, at_ms=at_ms) == []
         assert sorted(row.event_type for row in deliveries(engine, both)) == ["ActivitiesRevoked", "BatchCompleted"]
         assert [row.event_type for row in deliveries(engine, rejections)] == ["BatchRejected"]
         assert deliveries(engine, foreign) == []
     bodies = {row.event_type: json.loads(row.body) for row in deliveries(engine, both)}
     assert bodies["BatchCompleted"]["type"] == "BatchCompleted"
+    # When the broker received it: the text is the same whenever the event is read.
+    assert {datetime.fromisoformat(body["timestamp"]) for body in bodies.values()} == {datetime.fromtimestamp(at_ms / 1000, UTC)}
     assert bodies["BatchCompleted"]["data"]["completed"] == 2
     assert bodies["ActivitiesRevoked"]["data"]["revoked_by"] == "boss"
     assert "Nordmann" not in "".join(row.body for row in deliveries(engine, both))
@@ -158,6 +160,13 @@ def test_an_event_that_names_another_organization_than_its_batch_is_refused(
     headers = tuple((name, b"mine" if name == "ce_id" else value) for name, value in revoked[0].headers)
     assert told(engine, [revoked[0]._replace(headers=headers)]) == [(0, "bad_event_id")]
     assert deliveries(engine, webhook) == []
+
+
+def test_an_event_that_can_not_be_stored_is_put_aside(engine: Engine) -> None:
+    aside = record(rejection(uuid4()))
+    handled = transact(engine, lambda connection: RecordingHandler(lambda: None).give_up(connection, aside, ZeroDivisionError()))
+    assert [(index, error.reason, str(error)) for index, error in handled.refused] == [(0, "internal_error", "ZeroDivisionError")]
+    assert handled.events == ()
 
 
 # --- What becomes of a delivery -----------------------------------------------------------------------------------------
@@ -618,12 +627,13 @@ def test_what_the_notifier_does_is_logged_and_counted(
     assert states(engine, unreadable) == ["pending"]
 
 
+def away(*_: object) -> None:
+    raise OperationalError("SELECT", None, psycopg2.OperationalError("the server closed the connection"))
+
+
 def test_a_database_that_does_not_respond_is_reported_until_it_does(
     engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def away(*_: object) -> None:
-        raise OperationalError("SELECT", None, psycopg2.OperationalError("the server closed the connection"))
-
     with running_deliverer(settings, engine) as deliverer:
         with monkeypatch.context() as patched:
             patched.setattr(delivering, "transact", away)
@@ -632,6 +642,22 @@ def test_a_database_that_does_not_respond_is_reported_until_it_does(
             assert "the database does not respond" in (deliverer.health.failing or "")
         deliverer.wake()
         eventually(lambda: deliverer.health.failing is None)
+
+
+def test_secrets_are_encrypted_again_although_the_database_did_not_respond_at_first(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(engine, settings, URL)
+    second = Sealer([SECOND_KEY.encode()])
+    assert len(transact(engine, lambda connection: unreadable_secrets(connection, second))) == 1
+    both = settings.model_copy(update={"webhook_keys": SecretStr(f"{SECOND_KEY},{FIRST_KEY}")})
+    with monkeypatch.context() as patched:
+        patched.setattr(delivering, "transact", away)
+        with running_deliverer(both, engine) as deliverer:
+            eventually(lambda: logged(caplog, Action.DELIVERING_FAILED))
+            patched.undo()
+            deliverer.wake()
+            eventually(lambda: transact(engine, lambda connection: unreadable_secrets(connection, second)) == [])
 
 
 def test_what_people_read_is_in_order_and_of_their_organization_wherever_its_rows_are(engine: Engine, settings: Settings) -> None:

@@ -103,6 +103,10 @@ def test_the_library_of_another_language_verifies_the_signature(receiver: Receiv
     ("path", "problem", "status"),
     [
         ("/204", None, 204),
+        ("/299", None, 299),
+        ("/300", DeliveryProblem.REDIRECT, 300),
+        ("/399", DeliveryProblem.REDIRECT, 399),
+        ("/400", DeliveryProblem.STATUS, 400),
         ("/500", DeliveryProblem.STATUS, 500),
         ("/410", DeliveryProblem.STATUS, 410),
         ("/reset", DeliveryProblem.CONNECTION_FAILED, None),
@@ -132,6 +136,39 @@ def test_a_body_without_an_end_is_cut(receiver: Receiver) -> None:
     assert (attempt.problem, attempt.response) == (None, "x" * MAX_RESPONSE_LENGTH)
     # What the sockets between hold, and not more.
     assert receiver.sent - before < 100 * MAX_RESPONSE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/letters", "\N{WAVING HAND SIGN}" * MAX_RESPONSE_LENGTH),
+        ("/lines", "one\n\ttwo\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[1m\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_of_a_response_the_first_characters_are_shown_and_none_that_moves_the_cursor(
+    receiver: Receiver, path: str, shown: str
+) -> None:
+    assert result(receiver.url(path)).response == shown
+
+
+def test_an_address_is_requested_as_it_is_written(receiver: Receiver) -> None:
+    """Another spelling may be another place to the receiver, or another password."""
+    path = "/%41%2fb;c=%7E/204"
+    assert result(receiver.url(path)).status == 204
+    assert [request.path for request in receiver.requests[-1:]] == [path]
+
+
+def test_a_receivers_cookie_is_not_sent_to_it(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would tell it which organizations one notifier serves. (Cookies are only kept for names.)"""
+    monkeypatch.setattr(socket, "getaddrinfo", Names("127.0.0.1", "127.0.0.1"))
+    delivery = claimed(f"http://receiver.example.org:{receiver.port}/cookie")
+
+    async def main() -> list[Attempt]:
+        async with Sender(ReceiverAddresses(LOOPBACK), SEALER, timeout_s=PATIENT_S) as sender:
+            return [await sender.send(delivery) for _ in range(2)]
+
+    assert [attempt.status for attempt in asyncio.run(main())] == [200, 200]
+    assert ["cookie" in request.headers for request in receiver.of("/cookie")] == [False, False]
 
 
 def test_headers_without_an_end_are_an_error(receiver: Receiver) -> None:

@@ -15,7 +15,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import SignedCheckpoint
 from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.merkle import leaf_hash, node_hash
-from orchestrator.storage.receipt_appending import split_hashes, unpacked_leaves
+from orchestrator.storage.receipt_appending import _TURN_LOCK, split_hashes, unpacked_leaves
 
 ORIGIN = "bulkreg.test"
 KEY = SigningKey(ORIGIN, b"\x07" * 32)
@@ -70,6 +70,17 @@ def append_and_sign(engine: Engine) -> None:
 def announce_key(engine: Engine) -> None:
     """Does what a notary does when it starts."""
     Signer(engine, KEY, passed=lambda _: None).announce_key()
+
+
+def turn_is(engine: Engine, *, granted: bool) -> bool:
+    """Whether a transaction has the turn at the logs, or waits for it. Only looks at the lock: who found it taken would perhaps not wait, but
+    return."""
+    found = text(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = CAST(:space AS oid) AND objid = CAST(:which AS oid)"
+        " AND granted = :granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+    )
+    with engine.begin() as connection:
+        return bool(connection.execute(found, {**_TURN_LOCK, "granted": granted}).scalar_one())
 
 
 def leaves(engine: Engine, *, log: int = 1) -> list[dict[str, Any]]:

@@ -140,13 +140,20 @@ async def _serve(receiver: Receiver, reader: asyncio.StreamReader, writer: async
             # Says that it is compressed, which nobody asked for.
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00")
             await writer.drain()
+        case "cookie":
+            writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+        case "letters":
+            await _respond(writer, 200, "\N{WAVING HAND SIGN}".encode() * 1_200)
+        case "lines":
+            await _respond(writer, 200, b"one\n\ttwo\r\x1b[1m\xff")
         case number:
             status = receiver.statuses.get(path, int(number))
             await _respond(writer, status, b"" if status == 204 else f"told {status}\0".encode())
 
 
 async def _respond(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
-    writer.write(f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    writer.write(f"HTTP/1.1 {status} {REASONS.get(status, 'Something')}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
 
 

@@ -1,6 +1,7 @@
 """Forgetting a person: name and notes are erased, and the id is replaced by a pseudonym everywhere (docs/decisions/0045-forgetting.md)."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 from unicodedata import normalize
@@ -10,10 +11,8 @@ import orjson
 import pytest
 from sqlalchemy import Engine, text
 
-from orchestrator.batches.model import CorrectedItem, RetryRequest
-from orchestrator.batches.operations import (
-    retry_failed_items,
-)
+from orchestrator.batches.model import CorrectedItem, NewBatch, NewItem, RetryRequest
+from orchestrator.batches.operations import cancel_batch, retry_failed_items, submit_bulk_registration
 from orchestrator.directory.forgetting import Forgot, Limits
 from orchestrator.directory.person_columns import TABLES, Holds
 from orchestrator.process.failpoints import Failpoint, InjectedError
@@ -24,11 +23,12 @@ from orchestrator.replay.rebuild import Replay
 from orchestrator.storage.people import ForgettingKey, ForgettingKeyError
 from orchestrator.verification.receipts import Tampering, audit_logs
 from orchestrator.verification.verify import verify
-from schemas.ids import DerivedIds
+from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.test_replay import RecordingPipeline, compared, promoted, replayed, run
 from tests.support.forgetting import KEY, NAME, NOTE, OTHER, PERSON, ask, everywhere, find, forget, forgetter, funding, named_in
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item, mentors
 from tests.support.receipts import append_and_sign
+from tests.support.revoking import revoke
 from tests.support.webhooks import make_webhook
 
 
@@ -76,6 +76,33 @@ def test_a_replay_brings_nobody_back_and_reports_no_difference(
     assert (set(verdicts.values()), after.differences) == ({Promoted.MERGED}, [])
     assert named_in(owner, PERSON, NAME, NOTE) == set()
     assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_a_replay_brings_nobody_back_who_was_a_coordinator(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """Who submitted, corrected, cancelled and revoked."""
+    run(owner, f"INSERT INTO registration.coordinator VALUES ('{ORGANIZATION}', '{PERSON}', '{NAME}', 'admin')")
+    acting = replace(ADMIN, subject=PERSON)
+
+    def submit(*items: NewItem) -> UUID:
+        batch = NewBatch(new_batch_id(), PERSON, None, False, items, "0" * 31 + "1")
+        pipeline.call(submit_bulk_registration, acting, batch)
+        return batch.batch_id
+
+    done = submit(item("mentor-1"), item("nobody"))
+    pipeline.drain()
+    corrected = CorrectedItem(DerivedIds(done).item_id(1), {"mentor_id": "mentor-2"})
+    pipeline.call(retry_failed_items, acting, done, RetryRequest(corrections=[corrected]))
+    pipeline.drain()
+    revoke(pipeline, done, reason=f"{NAME} was mistaken", actor=acting)
+    pipeline.call(cancel_batch, acting, submit(item("mentor-3")), f"{NAME} asked for it")
+    pipeline.drain()
+    run(owner, f"UPDATE registration.coordinator SET role = 'closed' WHERE coordinator_id = '{PERSON}'")
+    forget(pipeline)
+    assert compared(pipeline.engine, pipeline.written, key=KEY).differences == []
+    run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item, orchestrator.item_history")
+    verdicts, after = promoted(pipeline.engine, pipeline.written, key=KEY)
+    assert (set(verdicts.values()), after.differences) == ({Promoted.MERGED}, [])
+    assert named_in(owner, PERSON, NAME) == set()
 
 
 def test_nothing_is_promoted_while_somebody_is_being_forgotten(
