@@ -1,5 +1,6 @@
 """An Idempotency-Key and a plan belong to one request: a request with any other value is another request."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -8,10 +9,12 @@ import pytest
 
 from schemas.api.retries import ItemCorrection
 from schemas.api.submissions import ItemsSubmission
+from schemas.api.templates import NewTemplate
+from schemas.api.webhooks import NewWebhook
 from schemas.ids import DerivedIds
-from schemas.paths import API_PATH
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, WEBHOOKS_PATH
 from tests.contract.test_api_batches import an_item, submit
-from tests.support.pipeline import COORDINATOR, Pipeline
+from tests.support.pipeline import COORDINATOR, DAY, Pipeline
 
 Json = dict[str, Any]
 
@@ -145,3 +148,90 @@ def test_a_key_belongs_to_one_cancellation_of_one_batch(coordinator: httpx.Clien
     for batch_id, reason in ((first, "b"), (second, "a")):
         refused = coordinator.post(f"{API_PATH}/{batch_id}/cancel", json={"reason": reason}, headers=key)
         assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_key_reused"), (batch_id, reason)
+
+
+def is_reused(answer: httpx.Response) -> bool:
+    return (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_key_belongs_to_one_revocation_of_one_batch(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    first, second = submit(coordinator, "mentor-1", "mentor-2"), submit(coordinator, "mentor-3")
+    pipeline.drain()
+    key, one = {"Idempotency-Key": "u"}, {"item_ids": [str(DerivedIds(UUID(first)).item_id(0))]}
+    assert coordinator.post(f"{API_PATH}/{first}/revoke", json={"reason": "a"}, headers=key).status_code == 200
+    for batch_id, body in ((first, {"reason": "b"}), (second, {"reason": "a"}), (first, {"reason": "a", **one})):
+        assert is_reused(coordinator.post(f"{API_PATH}/{batch_id}/revoke", json=body, headers=key)), (batch_id, body)
+
+
+def test_a_key_belongs_to_the_revocation_of_one_activity(coordinator: httpx.Client, pipeline: Pipeline) -> None:
+    ids = DerivedIds(UUID(submit(coordinator, "mentor-1", "mentor-2")))
+    pipeline.drain()
+    first, second = (f"{ACTIVITIES_PATH}/{ids.activity_id(position)}/revoke" for position in range(2))
+    key = {"Idempotency-Key": "u"}
+    assert coordinator.post(first, json={"reason": "a"}, headers=key).status_code == 200
+    for url, reason in ((first, "b"), (second, "a")):
+        assert is_reused(coordinator.post(url, json={"reason": reason}, headers=key)), (url, reason)
+
+
+@pytest.mark.parametrize("other", [{"closed_through": str(DAY - timedelta(days=1))}, {"reason": "another"}])
+def test_a_key_belongs_to_one_change_of_the_period(admin: httpx.Client, other: Json) -> None:
+    key, body = {"Idempotency-Key": "p"}, {"closed_through": str(DAY), "reason": "the report is sent"}
+    assert admin.put(CLOSED_PERIOD_PATH, json=body, headers=key).status_code == 200
+    assert is_reused(admin.put(CLOSED_PERIOD_PATH, json=body | other, headers=key))
+
+
+TEMPLATE: Json = {
+    "coordinator_id": COORDINATOR,
+    "name": "Mondays",
+    "mentor_ids": ["mentor-1"],
+    "activity_type": "visit",
+    "duration_minutes": 60,
+    "weekday": 1,
+}
+OTHER_TEMPLATES: Json = {
+    "coordinator_id": "boss",
+    "name": "Tuesdays",
+    "mentor_ids": ["mentor-2"],
+    "activity_type": "call",
+    "duration_minutes": 61,
+    "weekday": 2,
+}
+
+
+def test_every_field_of_a_template_has_another_value() -> None:
+    assert OTHER_TEMPLATES.keys() == TEMPLATE.keys() == NewTemplate.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", OTHER_TEMPLATES)
+def test_a_key_belongs_to_one_template(admin: httpx.Client, field: str) -> None:
+    key, url = {"Idempotency-Key": "t"}, f"{API_ROOT}/templates"
+    first = admin.post(url, json=TEMPLATE, headers=key)
+    assert first.status_code == 201, first.text
+    assert is_reused(admin.post(url, json=TEMPLATE | {field: OTHER_TEMPLATES[field]}, headers=key))
+    assert admin.post(url, json=TEMPLATE, headers=key).json()["template_id"] == first.json()["template_id"]
+
+
+WEBHOOK: Json = {"url": "https://receiver.example.org/a", "events": ["BatchCompleted", "BatchRejected"]}
+OTHER_WEBHOOKS: Json = {"url": "https://receiver.example.org/b", "events": ["BatchCompleted"]}
+
+
+def test_every_field_of_a_webhook_has_another_value() -> None:
+    assert OTHER_WEBHOOKS.keys() == WEBHOOK.keys() == NewWebhook.model_fields.keys()
+
+
+@pytest.mark.parametrize("field", OTHER_WEBHOOKS)
+def test_a_key_belongs_to_one_webhook(admin: httpx.Client, field: str) -> None:
+    key = {"Idempotency-Key": "w"}
+    first = admin.post(WEBHOOKS_PATH, json=WEBHOOK, headers=key)
+    assert first.status_code == 201, first.text
+    assert is_reused(admin.post(WEBHOOKS_PATH, json=WEBHOOK | {field: OTHER_WEBHOOKS[field]}, headers=key))
+    # The events are a set.
+    same = WEBHOOK | {"events": [*WEBHOOK["events"][::-1], WEBHOOK["events"][1]]}
+    assert admin.post(WEBHOOKS_PATH, json=same, headers=key).json() == first.json()
+
+
+def test_a_key_belongs_to_the_new_secret_of_one_webhook(admin: httpx.Client) -> None:
+    first, second = (admin.post(WEBHOOKS_PATH, json=WEBHOOK).json()["webhook_id"] for _ in range(2))
+    key = {"Idempotency-Key": "s"}
+    assert admin.post(f"{WEBHOOKS_PATH}/{first}/rotate-secret", headers=key).status_code == 200
+    assert is_reused(admin.post(f"{WEBHOOKS_PATH}/{second}/rotate-secret", headers=key))

@@ -7,7 +7,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 
-from orchestrator.batches.model import Role
+from orchestrator.batches.model import RetryRequest, Role
+from orchestrator.batches.operations import retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import SignedCheckpoint
 from orchestrator.receipts.encoding import decoded
@@ -87,6 +88,23 @@ def test_a_receipt_waits_for_the_batch_and_its_checkpoint(pipeline: Pipeline, au
     assert code(auditor.get(url)) == (409, "receipt_not_ready")
     append_and_sign(pipeline.engine)
     assert len(auditor.get(url).json()["items"]) == 4
+
+
+def test_a_receipt_waits_for_an_item_that_was_registered_later(pipeline: Pipeline, engine: Engine, auditor: httpx.Client) -> None:
+    batch_id = pipeline.submit([*mentors(1), item("mentor-new")])
+    pipeline.drain()
+    append_and_sign(engine)
+    url = f"{API_PATH}/{batch_id}/receipt"
+    assert len(auditor.get(url).json()["items"]) == 1
+    with engine.begin() as connection:
+        added = "INSERT INTO registration.mentor VALUES (:org, 'mentor-new', 'New', 'chapter-1')"
+        connection.execute(text(added), {"org": ORGANIZATION})
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
+    pipeline.drain()
+    late = auditor.get(url)
+    assert (late.status_code, late.json()["code"]) == (409, "receipt_not_ready")
+    append_and_sign(engine)
+    assert len(auditor.get(url).json()["items"]) == 2
 
 
 def test_a_forgotten_person_is_left_out_of_a_new_receipt(pipeline: Pipeline, engine: Engine, auditor: httpx.Client) -> None:
