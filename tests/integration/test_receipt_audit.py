@@ -14,6 +14,7 @@ from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.merkle import leaf_hash
 from orchestrator.storage.receipt_appending import forget_person, packed_leaves, split_hashes, unpacked_leaves
 from orchestrator.storage.receipt_checkpoints import Published
+from orchestrator.verification import receipts as auditing
 from orchestrator.verification.receipts import AuditFinding, LogAuditor, Tampering, audit_logs
 from schemas.ids import derived_ids
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, mentors
@@ -22,7 +23,7 @@ from tests.support.revoking import revoke
 
 
 class Deployment:
-    """300 records, of which one is revoked, and their checkpoints."""
+    """100 records, of which one is revoked, and their checkpoints."""
 
     def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self.settings, self.engine = settings, pipeline.engine
@@ -68,6 +69,16 @@ def test_an_untouched_log_is_green(deployment: Deployment, pipeline: Pipeline) -
     with deployment.engine.begin() as connection:
         forget_person(connection, ORGANIZATION, "mentor-3")
     assert deployment.found() == []
+
+
+def test_a_log_is_audited_as_a_whole_however_little_is_read_at_once(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "_RUNS_AT_ONCE", 1)
+    monkeypatch.setattr(auditing, "_ROWS_AT_ONCE", 7)
+    assert audit_logs(deployment.engine, deployment.published) == (101, [])
+    deployment.tamper("DELETE FROM registration.audit WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)")
+    assert deployment.kinds() == {Tampering.AUDIT_REMOVED}
 
 
 AUDIT_ROW = "WHERE activity_id = :activity_id"

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from orchestrator.process.settings import Settings
+from orchestrator.storage import receipt_appending
 from orchestrator.storage.receipt_appending import (
     append_rows,
     forget_person,
@@ -253,14 +254,19 @@ def test_a_person_is_forgotten_in_one_organization(connection: Connection) -> No
     assert [row for row in before["receipt_salt"] if row not in after["receipt_salt"]] == [(OURS, "m-1", salt(OURS, "m-1"))]
 
 
-def test_a_log_begins_again_with_the_rows_of_its_organization_that_were_in_a_log(connection: Connection) -> None:
+@pytest.mark.parametrize("at_once", [1, 5_000])
+def test_a_log_begins_again_with_the_rows_of_its_organization_that_were_in_a_log(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(receipt_appending, "_ROWS_AT_ONCE", at_once)
     rows = [(organization, audited(connection, organization)) for organization in (FORKED, OURS, NEWER, OURS, OURS)]
     through = rows[-2][1]
     connection.execute(text("UPDATE orchestrator.receipt_cursor SET appended_through = :through"), {"through": through})
     log = restart_log(connection, OURS, number=3, name="bulkreg.test", reason="a test's")
     assert (log.size, log.before_log) == (2, through)
-    kept = text("SELECT audit_ids FROM orchestrator.receipt_run WHERE organization_id = :o AND log = 3")
-    assert connection.execute(kept, {"o": OURS}).scalars().all() == [[rows[1][1], through]]
+    kept = text("SELECT audit_ids FROM orchestrator.receipt_run WHERE organization_id = :o AND log = 3 ORDER BY first_index")
+    runs = connection.execute(kept, {"o": OURS}).scalars().all()
+    assert [audit_id for run in runs for audit_id in run] == [rows[1][1], through]
 
 
 EARLY = text(f"UPDATE registration.audit SET {NO_VALUES} WHERE audit_id = :id")
