@@ -278,6 +278,16 @@ def test_a_record_has_its_last_chance_when_more_others_have_succeeded_than_wait(
     loop.turn_until(lambda: "TransientError" in loop.work.chances)
 
 
+def test_each_failure_is_logged_while_others_get_through(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    loop.work.fails = lambda entry: TransientError("by a test") if entry.partition.partition == 0 else None
+    for offset in (5, 6):
+        loop.turn(record(0, offset), record(1, offset))
+    loop.turn_until(lambda: any((1, 6) in batch for batch in loop.work.done))
+    loop.turns(2)
+    lines = {(line["offset"], line["outage"]) for line in logged(caplog, Action.RECORDS_POSTPONED)}
+    assert (lines, loop.loop.health.retrying) == ({(5, False), (6, False)}, None)
+
+
 def test_in_an_outage_nothing_new_is_begun_when_too_much_waits_and_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop(LanePolicy(max_batch_records=2, bulk_share=0.5), max_batch_records=1)
     loop.assign(0)
