@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,23 +16,29 @@ from orchestrator.replay.promote import Promoted, promote
 from orchestrator.replay.rebuild import Comparison, Replay
 from orchestrator.verification.verify import verify
 from schemas import event_builders, events
-from schemas.envelope import OutgoingEvent, Topic
-from schemas.ids import new_batch_id
+from schemas.envelope import OutgoingEvent, Topic, rfc3339
+from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.test_replay import (
+    EXAMPLES,
     RecordingPipeline,
     Written,
     compared,
     everything,
+    ours,
     projection,
     promoted,
     replayed,
     run,
     upstream,
     versions,
+    written_at_ms,
 )
+from tests.integration.test_replay_evidence import at
 from tests.integration.test_replay_refused import ACCEPTED, NOT_ACCEPTED, Happens, Says, Told, half_corrected, lose, tell
+from tests.integration.test_replay_trust import whole
 from tests.support.forgetting import KEY
 from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors, standard_directory
+from tests.support.revoking import revoke
 
 
 @pytest.fixture
@@ -67,6 +73,18 @@ def told_of(batch_ids: Mapping[UUID, Told], found: Comparison) -> dict[UUID, Say
     }
 
 
+def revoked_and_stopped(pipeline: RecordingPipeline) -> dict[str, UUID]:
+    """A batch of which an item was revoked, and one that was cancelled in the second attempt of an item."""
+    pipeline.drain()
+    revoked, stopped = pipeline.submit(mentors(2, first=80)), pipeline.submit([item("nobody"), *mentors(1, first=90)])
+    pipeline.drain()
+    revoke(pipeline, revoked, item_ids=[DerivedIds(revoked).item_id(1)])
+    pipeline.call(retry_failed_items, ADMIN, stopped, RetryRequest())
+    pipeline.relay()
+    pipeline.call(cancel_batch, ADMIN, stopped, None)
+    return {"revoked": revoked, "stopped in an attempt": stopped}
+
+
 def test_what_a_replay_says_of_each_batch_is_the_same_beside_all_others(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings
 ) -> None:
@@ -78,7 +96,7 @@ def test_what_a_replay_says_of_each_batch_is_the_same_beside_all_others(
     told = {new_batch_id(): each for each in stories}
     for batch_id, each in told.items():
         tell(pipeline, owner, batch_id, each.story(batch_id))
-    others = everything(pipeline)
+    others = everything(pipeline) | revoked_and_stopped(pipeline)
     pipeline.drain()
     accepted = {batch_id: each for batch_id, each in told.items() if each in ACCEPTED}
     refused = {batch_id: each for batch_id, each in told.items() if each in NOT_ACCEPTED}
@@ -128,12 +146,17 @@ def test_a_batch_in_parts_was_submitted_with_its_last_part(pipeline: RecordingPi
 
 
 def test_a_cancelled_batch_was_cancelled_by_whoever_did_it(pipeline: RecordingPipeline, owner: Engine) -> None:
-    """Others have edited it before and afterwards."""
+    """Others have edited it before and afterwards, and one has revoked the item that was registered."""
     batch_id = pipeline.submit(mentors(2))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)[:1])
     first, last = (replace(ADMIN, subject=subject) for subject in ("a-first", "z-last"))
     pipeline.call(relabel_batch, first, batch_id, "a label")
     pipeline.call(cancel_batch, ADMIN, batch_id, "a reason")
     pipeline.call(relabel_batch, last, batch_id, "another")
+    pipeline.drain()
+    revoke(pipeline, batch_id, actor=first, item_ids=[DerivedIds(batch_id).item_id(0)], reason="a first reason")
     pipeline.drain()
     before = projection(owner)
     run(owner, "TRUNCATE orchestrator.batch")
@@ -169,6 +192,86 @@ def test_the_progress_of_other_consumers_and_partitions_puts_no_batch_in_motion(
     assert compared(pipeline.engine, pipeline.written).in_motion == [lost]
 
 
+def place(written: Written, event_type: str, batch_id: UUID) -> int:
+    """The first offset of an event of this type about a batch."""
+    about, kind = str(batch_id).encode(), event_type.encode()
+    return next(n for n, event in written if about in event.value and dict(event.headers)["ce_type"] == kind)
+
+
+def note_progress(owner: Engine, next_offsets: Mapping[tuple[str, int], int]) -> None:
+    rows = (f"('{topic}', {partition}, {n}, now())" for (topic, partition), n in next_offsets.items())
+    run(owner, "TRUNCATE orchestrator.consumer_progress", f"INSERT INTO orchestrator.consumer_progress VALUES {', '.join(rows)}")
+
+
+def test_a_lost_batch_is_in_motion_until_the_splitter_has_passed_its_own_events(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    """Not those of another batch, nor those with another label under its id."""
+    lost, other = pipeline.submit(mentors(2)), pipeline.submit(mentors(2, first=10))
+    pipeline.drain()
+    lose(owner, lost)
+    written = [*pipeline.written, (100_000, whole(lost, 1, 2, label="another"))]
+    own, of_other = (place(written, events.BATCH_SUBMITTED, each) for each in (lost, other))
+    assert own < of_other
+    for behind, in_motion, by_field in ((own, [lost], {}), (own + 1, [], {"batch": 1, "item": 2})):
+        note_progress(owner, {("batches", 0): behind})
+        found = compared(pipeline.engine, written)
+        assert (found.in_motion, found.by_field) == (in_motion, by_field)
+
+
+def test_a_batch_of_which_only_results_were_read_is_lost_if_the_aggregator_has_passed_them(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    """Whatever has been read of other batches, and however far it has come in other partitions."""
+    lost = pipeline.submit(mentors(2))
+    pipeline.drain()
+    pipeline.submit(mentors(2, first=10))
+    pipeline.drain()
+    lose(owner, lost)
+    without = [each for each in pipeline.written if each[0] != place(pipeline.written, events.BATCH_SUBMITTED, lost)]
+    first = place(without, events.SUCCEEDED, lost)
+    for behind, different in ((first, []), (first + 1, [lost])):
+        note_progress(owner, {("results", 0): behind, ("results", 1): 100_000, ("batches", 0): 100_000})
+        assert compared(pipeline.engine, without).different_batches == different
+
+
+def test_a_batch_that_came_or_went_while_the_topics_were_read_is_not_lost(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """Only its results were read."""
+    batch_id, elsewhere = pipeline.submit(mentors(2)), new_batch_id()
+    pipeline.submit(mentors(2, first=10))
+    pipeline.drain()
+    results = [each for each in pipeline.written if each[1].topic is Topic.RESULTS]
+    goes, comes = (
+        f"UPDATE orchestrator.batch SET batch_id = '{to}' WHERE batch_id = '{of}'"
+        for of, to in ((batch_id, elsewhere), (elsewhere, batch_id))
+    )
+    for meanwhile, different in ((goes, []), ("SELECT 1", [batch_id]), (comes, [])):
+        with replayed(pipeline.engine, results) as (replay, _):
+            run(owner, meanwhile)
+            assert replay.compare(examples=EXAMPLES).different_batches == different
+
+
+def test_a_label_of_a_batch_in_parts_counts_only_if_its_own_edit_has_it(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """For other batches each label is compared."""
+    in_parts, other = new_batch_id(), pipeline.submit(mentors(1), label="old")
+    pipeline.queues[Topic.BATCHES] += [upstream(in_parts, [n], part=n + 1, parts=2, total=2) for n in range(2)]
+    pipeline.drain()
+    for batch_id, labels in ((in_parts, ("first", "second")), (other, (*"abcdef", "of the other"))):
+        for label in labels:
+            pipeline.call(relabel_batch, ADMIN, batch_id, label)
+    pipeline.drain()
+    own, last = (versions(owner)[str(batch_id)] for batch_id in (in_parts, other))
+    assert own < last
+    for batch_id, version, label, by_field in (
+        (in_parts, last, "of the other", {}),
+        (in_parts, last, "first", {}),
+        (other, last + 1, "first", {"label": 1}),
+    ):
+        event = ours(events.BATCH_RELABELLED, batch_id, version=version, label=label)
+        found = compared(pipeline.engine, [*pipeline.written, (100_000, event)])
+        assert (found.by_field, found.not_covered) == (by_field, []), (label, version)
+
+
 def test_the_progress_of_a_group_counts_for_its_partitions_alone(pipeline: RecordingPipeline, owner: Engine) -> None:
     known = {("batches", 0): 1, ("batches", 1): 2, ("results", 0): 3}
     run(owner, *(f"INSERT INTO orchestrator.consumer_progress VALUES ('{t}', {p}, {n}, now())" for (t, p), n in known.items()))
@@ -178,6 +281,14 @@ def test_the_progress_of_a_group_counts_for_its_partitions_alone(pipeline: Recor
         connection.invalidate()
     assert {(topic, partition): offset for topic, partition, offset in found} == known | {("batches", 0): 5, ("results", 1): 7}
     assert len(found) == len(known) + 1
+
+
+def test_a_batch_with_a_part_beyond_their_number_is_not_rebuilt(pipeline: RecordingPipeline) -> None:
+    """The part is refused, and its rejection may have expired."""
+    batch_id = new_batch_id()
+    parts = [upstream(batch_id, [n], part=part, parts=2, total=2) for n, part in enumerate((1, 3))]
+    found = compared(pipeline.engine, list(enumerate(parts)))
+    assert (found.batches, found.differences, found.not_covered) == (0, [], [batch_id])
 
 
 @pytest.mark.parametrize("positions", [[0, 2], [1, 2], [0, 1, 2], [0, 0]])
@@ -242,6 +353,8 @@ READMITTED: dict[str, tuple[dict[str, Any], Promoted]] = {
     "somebody of another organization": (ALIKE | {"of": "org-other", "word_of": "org-other"}, Promoted.MERGED),
     "a word of another organization": (ALIKE | {"word_of": "org-other"}, Promoted.MERGED),
     "a word of another person": (ALIKE | {"word": "Q"}, Promoted.MERGED),
+    "done at the time of the event": (ALIKE | {"done": 0}, Promoted.REPEATED),
+    "done when the part came": (ALIKE | {"done": 2}, Promoted.MERGED),
     "still forgotten": (ALIKE | {"forgotten": "P"}, Promoted.MERGED),
     "another person is still forgotten": (ALIKE | {"forgotten": "Q"}, Promoted.REPEATED),
     "of another organization, still forgotten": (ALIKE | {"forgotten": "P", "forgotten_of": "org-other"}, Promoted.REPEATED),
@@ -252,11 +365,19 @@ READMITTED: dict[str, tuple[dict[str, Any], Promoted]] = {
 def test_only_a_person_of_the_organization_who_was_readmitted_stops_a_promotion(
     pipeline: RecordingPipeline, owner: Engine
 ) -> None:
-    """And only if the batch is older than the forgetting, and its event was written afterwards."""
-    batch_id, other = pipeline.submit([item("nobody"), item("no one")]), pipeline.submit(mentors(2))
+    """And only if the batch is older than the forgetting, and its event was written afterwards: not one with another label."""
+    batch_id, other = new_batch_id(), new_batch_id()
+    parts = [
+        upstream(each, [n], part=n + 1, parts=2, total=2, first_mentor=first)
+        for each, first in ((batch_id, 9_000), (other, 1))
+        for n in (0, 1)
+    ]
+    pipeline.queues[Topic.BATCHES] += parts
     pipeline.drain()
     columns = "(organization_id, hash, is_id, length, pseudonym, key_check)"
-    submitted_at, later_at = (pipeline.status(each).batch.submitted_at for each in (batch_id, other))
+    _, submitted_at, _, later_at = (datetime.fromtimestamp(written_at_ms(part) / 1000, UTC) for part in parts)
+    forged = at(whole(batch_id, 9_000, 2, label="another"), rfc3339(submitted_at + timedelta(hours=2)))
+    written = [*pipeline.written, (100_000, forged)]
     for name, (given, verdict) in READMITTED.items():
         with owner.begin() as connection:
             done_at = submitted_at - timedelta(hours=given["done"])
@@ -295,7 +416,7 @@ def test_only_a_person_of_the_organization_who_was_readmitted_stops_a_promotion(
             connection.execute(
                 text("UPDATE orchestrator.batch_item SET client_reference = 'x' WHERE batch_id = :id"), {"id": batch_id}
             )
-        verdicts, _ = promoted(pipeline.engine, pipeline.written, key=KEY)
+        verdicts, _ = promoted(pipeline.engine, written, key=KEY)
         assert verdicts == {batch_id: verdict}, name
 
 

@@ -263,8 +263,10 @@ def test_a_lost_batch_is_rebuilt_unchanged_beside_a_forged_event(
 
 @pytest.mark.parametrize("kind", ["ActivitiesRevoked", "BatchRetryRequested", "BatchCompleted"])
 def test_an_event_of_another_organization_is_not_counted(pipeline: RecordingPipeline, batches: Batches, kind: str) -> None:
-    forged = [as_written_by("org-other", event) for event in FORGED[kind](batches)]
-    assert compared(pipeline.engine, with_forged(pipeline, forged, first=True)).differences == []
+    """The other organization has a batch of its own on the topic."""
+    own = new_batch_id()
+    forged = [as_written_by("org-other", event) for event in (*FORGED[kind](batches), whole(own, 1, 2))]
+    assert compared(pipeline.engine, with_forged(pipeline, forged, first=True)).different_batches == [own]
 
 
 def test_every_event_that_a_replay_reads_is_forged() -> None:
@@ -334,11 +336,13 @@ def test_a_batch_under_our_source_with_a_sender_that_can_not_be_stored_is_found(
 
 
 def test_a_batch_of_which_a_record_can_not_be_stored_is_not_covered(pipeline: RecordingPipeline) -> None:
-    """Also if it was refused: the record may show that it was accepted afterwards."""
+    """Also if it was refused: the record may show that it was accepted afterwards. Another batch that was refused is covered."""
     ids = [new_batch_id() for _ in range(3)]
     failed = result(events.FAILED, ids[0], 0, error={"code": "\0"})
     retry = ours(events.BATCH_RETRY_REQUESTED, ids[1], retry_number=1, retried_by="\0", items=[{"position": 0, "attempt": 2}])
     refused = [rejection(ids[2]), result(events.FAILED, ids[2], 0, error={"code": "\0"})]
+    other = new_batch_id()
+    refused += [upstream(other, [0], part=1, parts=2, total=2), rejection(other)]
     with replayed(pipeline.engine, list(enumerate([failed, retry, *refused]))) as (replay, _):
         found = replay.compare(examples=10)
         assert (replay.unreadable, found.not_covered) == (3, sorted(ids))
