@@ -82,12 +82,21 @@ def _conditions(tokens: Sequence[_Token], index: int) -> Iterator[Edit]:
         end = _end_of(tokens, index + 1, also=("AND", "OR"))
         if end > index + 1:
             yield Edit(token.start, tokens[end - 1].end, "", Kind.SQL_CLAUSE)
-    if token.word in ("WHERE", "ON") and index + 1 < len(tokens) and tokens[index + 1].word != "CONFLICT":
+    if token.word in ("WHERE", "ON") and index + 1 < len(tokens) and not _is_no_condition(tokens, index):
         first = index + 1
         end = _end_of(tokens, first, also=("AND", "OR"))
         # A condition that the text does not contain completely can't be judged.
         if end > first and not (token.word == "ON" and tokens[first].text == "("):
             yield Edit(tokens[first].start, tokens[end - 1].end, "true", Kind.SQL_CLAUSE)
+
+
+def _is_no_condition(tokens: Sequence[_Token], index: int) -> bool:
+    """Whether something else than a condition stands behind WHERE or ON, or nothing that could be left out."""
+    return tokens[index + 1].word == "CONFLICT" or tokens[index + 1].text == "true" or _is_of_index(tokens, index)
+
+
+def _is_of_index(tokens: Sequence[_Token], index: int) -> bool:
+    return tokens[index].word == "ON" and any(token.word == "INDEX" for token in tokens[max(0, index - 3) : index])
 
 
 def _is_between(tokens: Sequence[_Token], index: int) -> bool:
@@ -147,7 +156,7 @@ def _lists(tokens: Sequence[_Token], index: int) -> Iterator[Edit]:
         elements = _elements(tokens, index + 1)
         if len(elements) > 1 and all("=" in (one.text for one in tokens[first:end]) for first, end in elements):
             yield from _dropped(tokens, elements, elements, Kind.SQL_FIELD)
-    if token.word == "USING" and index + 1 < len(tokens) and tokens[index + 1].text == "(":
+    if token.word == "USING" and index + 2 < len(tokens) and tokens[index + 1].text == "(" and tokens[index + 2].word != "SELECT":
         elements = _elements(tokens, index + 2)
         if len(elements) > 1:
             yield from _dropped(tokens, elements, elements, Kind.SQL_FIELD)

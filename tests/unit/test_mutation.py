@@ -93,6 +93,10 @@ def test_mistakes_of_a_kind(kind: Kind, made: set[tuple[str, str]]) -> None:
         ("SELECT a FROM t FOR UPDATE SKIP LOCKED", Kind.SQL_LOCK, {"SELECT a FROM t "}),
         ("SELECT 'x AND y' -- AND z\nFROM t LIMIT :n", Kind.SQL_BOUNDARY, {"SELECT 'x AND y' -- AND z\nFROM t LIMIT :n + 1"}),
         ("WHERE (a AND b) OR c", Kind.SQL_CLAUSE, {"WHERE true OR c", "WHERE (a ) OR c", "WHERE (a AND b) "}),
+        ("CREATE INDEX ON t (a) WHERE b", Kind.SQL_CLAUSE, {"CREATE INDEX ON t (a) WHERE true"}),
+        ("CREATE INDEX CONCURRENTLY i ON t (a) WHERE b", Kind.SQL_CLAUSE, {"CREATE INDEX CONCURRENTLY i ON t (a) WHERE true"}),
+        ("SELECT a FROM t LEFT JOIN u ON true WHERE b", Kind.SQL_CLAUSE, {"SELECT a FROM t LEFT JOIN u ON true WHERE true"}),
+        ("DELETE FROM t USING (SELECT a, b FROM u) AS s", Kind.SQL_FIELD, set()),
         ("WHERE a IS DISTINCT FROM b OR c", Kind.SQL_CLAUSE, {"WHERE true OR c", "WHERE a IS DISTINCT FROM b "}),
     ],
 )
