@@ -24,7 +24,7 @@ def receipt_findings(connection: Connection) -> Iterator[Finding]:
 def _halted(connection: Connection) -> Iterator[Finding]:
     for published, state in unsettled_checkpoints(connection):
         log = f"log {published.log} of {published.organization_id!a}"
-        restart = f"bulkreg receipts restart-log --organization {published.organization_id} --reason …"
+        restart = f"bulkreg receipts restart-log --org {published.organization_id} --reason …"
         if state is PublishedState.AHEAD:
             detail = f"{log} has fewer records than its published checkpoint ({published.size:,}): the database was restored"
             fix = f"recover the database further, if that is possible; otherwise run: {restart}"

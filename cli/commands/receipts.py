@@ -100,11 +100,13 @@ def register(app: typer.Typer) -> None:
             )
         return ExitCode.DONE if checked.holds else ExitCode.SOME_FAILED
 
-    @command(receipts, "audit", example="bulkreg receipts audit --organization org-01")
+    @command(receipts, "audit", example="bulkreg receipts audit --org org-01")
     def audit(
         deployment: Deployment,
         output: Output,
-        organization: Annotated[str | None, typer.Option(help="Only this organization's logs. Default: all.")] = None,
+        organization: Annotated[
+            str | None, typer.Option("--org", "--organization", help="Only this organization's logs. Default: all.")
+        ] = None,
         key: Annotated[
             list[str] | None, typer.Option(help="A key that you trust besides those in the database. May be repeated.")
         ] = None,
@@ -154,12 +156,14 @@ def register(app: typer.Typer) -> None:
     @command(
         receipts,
         "restart-log",
-        example="bulkreg receipts restart-log --organization org-01 --reason 'restored without the last hour'",
+        example="bulkreg receipts restart-log --org org-01 --reason 'restored without the last hour'",
     )
     def restart_log(
         deployment: Deployment,
         output: Output,
-        organization: Annotated[str, typer.Option(help="The organization whose log contradicts what was published.")],
+        organization: Annotated[
+            str, typer.Option("--org", "--organization", help="The organization whose log contradicts what was published.")
+        ],
         reason: Annotated[str, typer.Option(help="Why, for auditors.")],
     ) -> None:
         """Begin another log with all records, after a restored database can't continue the published one. Its origin names the old log."""

@@ -42,7 +42,7 @@ class Receipt:
 def replace_forked_log(cluster: Cluster) -> int | None:
     """Does what docs/runbooks.md says when a restored database can't continue the published log. Returns the number of the log that was
     replaced. None if the log agrees with what was published."""
-    arguments = ("receipts", "restart-log", "--organization", ORGANIZATION, "--reason", "an older copy was restored", "--json")
+    arguments = ("receipts", "restart-log", "--org", ORGANIZATION, "--reason", "an older copy was restored", "--json")
     answer = json.loads(cluster.product.bulkreg(*arguments, code=None) or "{}")
     return answer["log"] - 1 if "log" in answer else None
 
