@@ -57,6 +57,8 @@ class Clients:
                 continue
             if answer.status_code == 503:
                 self.trouble["503"] += 1
+                # Sooner than Retry-After asks for, so that a client is at work as soon as the deployment is, but not at once: a 503
+                # may come in a millisecond, and the repetitions would take the CPU of what starts.
                 time.sleep(0.1)
                 continue
             assert answer.status_code in (200, 202, 304), answer.text
