@@ -32,11 +32,11 @@ from schemas.ids import DerivedIds
 from schemas.statuses import KeptBecause
 from tests.integration.test_external_registration import NEVER, ExternalPipeline, decide, in_process, own_activities
 from tests.integration.test_intake_limits import is_woken, relay
-from tests.integration.test_replay import RecordingPipeline, promoted
 from tests.support.closing import close
 from tests.support.faulty_service import Asked, Fault, FaultyService, faulty_service, impatient
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, DAY, mentors, record, standard_directory
 from tests.support.plans import without_indexes
+from tests.support.replaying import RecordingPipeline, promoted
 from tests.support.revoking import POLICY, REASON, revoke, revoke_one
 
 COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)

@@ -23,8 +23,8 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from producers.producer import EventProducer
 from schemas.envelope import Topic
-from tests.integration.test_replay import RecordingPipeline
-from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item, standard_directory
+from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item
+from tests.support.replaying import RecordingPipeline, recording
 from tests.support.revoking import revoke
 from tests.support.upstream import submitted, upstream_item
 
@@ -35,10 +35,8 @@ KEY = "k" * 32
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    standard_directory(engine)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
+    with recording(settings, engine) as pipeline:
+        yield pipeline
 
 
 def bulkreg(settings: Settings, *arguments: str, key: str | None = KEY) -> Result:

@@ -14,8 +14,9 @@ from orchestrator.storage.progress import Position
 from schemas.envelope import MAX_MESSAGE_BYTES, Topic, open_envelope
 from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED
 from schemas.ids import new_batch_id
-from tests.integration.test_replay import RecordingPipeline, Written, upstream, written_at_ms
-from tests.integration.test_replay_refused import (
+from tests.support.kafka import altered, write_raw
+from tests.support.raw_producer import Compression, RawRecord, produce
+from tests.support.refusals import (
     ACCEPTED,
     NOT_ACCEPTED,
     Says,
@@ -30,9 +31,8 @@ from tests.integration.test_replay_refused import (
     refused_twice,
     tell,
 )
-from tests.support.kafka import altered, write_raw
-from tests.support.pipeline import standard_directory
-from tests.support.raw_producer import Compression, RawRecord, produce
+from tests.support.replaying import RecordingPipeline, Written, recording, written_at_ms
+from tests.support.upstream import upstream
 
 # The parts are all there. A replay sees that they name a mentor twice, or that they do not fit together.
 FORGOTTEN = {refused_twice, half_corrected, refused_and_cut_otherwise, refused_and_sent_with_other_positions}
@@ -40,10 +40,8 @@ FORGOTTEN = {refused_twice, half_corrected, refused_and_cut_otherwise, refused_a
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    standard_directory(engine, mentor_count=700)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
+    with recording(settings, engine, mentor_count=700) as pipeline:
+        yield pipeline
 
 
 def not_refused(batch_id: UUID, written: Written) -> list[NotRefused]:

@@ -20,19 +20,17 @@ from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.verification.verify import verify
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
-from tests.integration.test_replay import RecordingPipeline, projection
 from tests.support.audit import tampering
 from tests.support.kafka import committed_offsets, reading, write_raw
-from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors, standard_directory
+from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors
+from tests.support.replaying import RecordingPipeline, projection, recording
 from tests.support.waiting import PATIENCE_S
 
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    standard_directory(engine)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
+    with recording(settings, engine) as pipeline:
+        yield pipeline
 
 
 def replay(settings: Settings, *arguments: str) -> tuple[int, dict[str, Any]]:

@@ -12,29 +12,17 @@ from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.envelope import Topic
 from schemas.ids import new_batch_id
-from tests.integration.test_replay import RecordingPipeline, compared, upstream
-from tests.integration.test_replay_refused import (
-    PROOFS,
-    Says,
-    before_results,
-    lose,
-    named_like,
-    one_by_one,
-    refused,
-    refused_once,
-    says,
-    tell,
-)
-from tests.integration.test_replay_trust import named
-from tests.support.pipeline import ADMIN, COORDINATOR, mentors, standard_directory
+from tests.support.forged import named
+from tests.support.pipeline import ADMIN, COORDINATOR, mentors
+from tests.support.refusals import PROOFS, Says, before_results, lose, named_like, one_by_one, refused, refused_once, says, tell
+from tests.support.replaying import RecordingPipeline, compared, recording
+from tests.support.upstream import upstream
 
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    standard_directory(engine, mentor_count=700)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
+    with recording(settings, engine, mentor_count=700) as pipeline:
+        yield pipeline
 
 
 # What tells it so surely that the batch is compared.

@@ -19,49 +19,30 @@ from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.integration.corruptions import ASKED
-from tests.integration.test_replay import (
+from tests.support.erasing import erase
+from tests.support.forged import as_written_by, at, changed, completion, ours, rejection, whole
+from tests.support.pipeline import ADMIN, item, mentors
+from tests.support.replaying import (
     EXAMPLES,
     RecordingPipeline,
     compared,
-    ours,
     projection,
     promoted,
+    recording,
     replayed,
     run,
-    upstream,
     versions,
+    written,
     written_at_ms,
 )
-from tests.integration.test_replay_trust import as_written_by, completion, rejection, whole
-from tests.support.erasing import erase
-from tests.support.pipeline import ADMIN, item, mentors, standard_directory
 from tests.support.revoking import revoke
+from tests.support.upstream import upstream
 
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    standard_directory(engine, mentor_count=700)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
-
-
-def changed(event: OutgoingEvent, **fields: object) -> OutgoingEvent:
-    """The same event with other data."""
-    return event._replace(value=orjson.dumps(orjson.loads(event.value) | fields))
-
-
-def at(event: OutgoingEvent, time: str) -> OutgoingEvent:
-    return event._replace(headers=tuple((name, time.encode() if name == "ce_time" else value) for name, value in event.headers))
-
-
-def written(pipeline: RecordingPipeline, event_type: str, batch_id: UUID) -> OutgoingEvent:
-    """The first event of this type about a batch."""
-    return next(
-        event
-        for _, event in pipeline.written
-        if str(batch_id).encode() in event.value and dict(event.headers)["ce_type"] == event_type.encode()
-    )
+    with recording(settings, engine, mentor_count=700) as pipeline:
+        yield pipeline
 
 
 # --- What is compared -----------------------------------------------------------------------------------------------------------------

@@ -18,36 +18,33 @@ from orchestrator.verification.verify import verify
 from schemas import event_builders, events
 from schemas.envelope import OutgoingEvent, Topic, rfc3339
 from schemas.ids import DerivedIds, new_batch_id
-from tests.integration.test_replay import (
+from tests.support.forged import at, ours, whole
+from tests.support.forgetting import KEY
+from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors
+from tests.support.refusals import ACCEPTED, NOT_ACCEPTED, Happens, Says, Told, half_corrected, lose, tell
+from tests.support.replaying import (
     EXAMPLES,
     RecordingPipeline,
     Written,
     compared,
     everything,
-    ours,
     projection,
     promoted,
+    recording,
     replayed,
     run,
-    upstream,
     versions,
     written_at_ms,
 )
-from tests.integration.test_replay_evidence import at
-from tests.integration.test_replay_refused import ACCEPTED, NOT_ACCEPTED, Happens, Says, Told, half_corrected, lose, tell
-from tests.integration.test_replay_trust import whole
-from tests.support.forgetting import KEY
-from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors, standard_directory
 from tests.support.revoking import revoke
+from tests.support.upstream import upstream
 
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingPipeline]:
     monkeypatch.setattr(event_builders, "MAX_CANCELLED_RUNS", 2)
-    standard_directory(engine, mentor_count=700)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
+    with recording(settings, engine, mentor_count=700) as pipeline:
+        yield pipeline
 
 
 def without_results_of(batch_ids: Mapping[UUID, object], written: Written) -> Written:

@@ -13,17 +13,25 @@ from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
 from schemas.corrections import Correction
 from schemas.ids import DerivedIds
-from tests.integration.test_replay import EXAMPLES, RecordingPipeline, compared, projection, promoted, replayed, run, versions
-from tests.support.pipeline import ADMIN, item, mentors, standard_directory
+from tests.support.pipeline import ADMIN, item, mentors
+from tests.support.replaying import (
+    EXAMPLES,
+    RecordingPipeline,
+    compared,
+    projection,
+    promoted,
+    recording,
+    replayed,
+    run,
+    versions,
+)
 from tests.support.revoking import revoke
 
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    standard_directory(engine)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
+    with recording(settings, engine) as pipeline:
+        yield pipeline
 
 
 def test_an_item_that_was_corrected_twice_has_its_last_values(pipeline: RecordingPipeline, owner: Engine) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from uuid import UUID
 
-import orjson
 import pytest
 from sqlalchemy import Engine
 
@@ -16,19 +15,11 @@ from orchestrator.verification.verify import verify
 from schemas import event_builders, events
 from schemas.envelope import SOURCE, OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
-from tests.integration.test_replay import (
-    RecordingPipeline,
-    compared,
-    ours,
-    projection,
-    promoted,
-    replayed,
-    run,
-    upstream,
-    versions,
-)
-from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, Pipeline, item, mentors, standard_directory
+from tests.support.forged import as_written_by, completion, named, ours, rejection, result, revocation, whole
+from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, Pipeline, item, mentors
+from tests.support.replaying import RecordingPipeline, compared, projection, promoted, recording, replayed, run, versions
 from tests.support.revoking import revoke
+from tests.support.upstream import upstream
 
 
 @dataclass(frozen=True)
@@ -48,10 +39,8 @@ class Batches:
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    standard_directory(engine, mentor_count=700)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
+    with recording(settings, engine, mentor_count=700) as pipeline:
+        yield pipeline
 
 
 @pytest.fixture
@@ -81,50 +70,9 @@ def batches(pipeline: RecordingPipeline) -> Batches:
     return Batches(finished, failed, running, cancelled, stopped, undone)
 
 
-def as_written_by(organization: str, event: OutgoingEvent) -> OutgoingEvent:
-    return event._replace(value=orjson.dumps(orjson.loads(event.value) | {"organization_id": organization}))
-
-
 def cancel(batch: UUID, total: int, *runs: tuple[int, int, int]) -> OutgoingEvent:
     counts = {"total_items": total, "pending": 0, "completed": 0, "failed": 0, "cancelled": total}
     return ours(events.BATCH_CANCELLED, batch, **counts, reason="forged", cancelled_by="x", cancelled_positions=runs)
-
-
-def revocation(batch: UUID, *runs: tuple[int, int]) -> OutgoingEvent:
-    at = "2026-03-26T10:00:00.000000Z"
-    return ours(
-        events.ACTIVITIES_REVOKED, batch, revocation=2, reason="forged", revoked_by="x", revoked_at=at, revoked_positions=runs
-    )
-
-
-def result(event_type: str, batch: UUID, position: int, attempt: int = 1, **data: object) -> OutgoingEvent:
-    return ours(event_type, batch, item_id=DerivedIds(batch).item_id(position), position=position, attempt=attempt, **data)
-
-
-def whole(batch: UUID, first_mentor: int, total: int, **fields: object) -> OutgoingEvent:
-    return upstream(batch, range(total), part=1, parts=1, total=total, first_mentor=first_mentor, **fields)
-
-
-def named(source: str, event: OutgoingEvent) -> OutgoingEvent:
-    return event._replace(headers=tuple((n, source.encode() if n == "ce_source" else v) for n, v in event.headers))
-
-
-def completion(batch: UUID, status: str, completed: int, retry_number: int = 0) -> OutgoingEvent:
-    counts = {"total_items": completed, "pending": 0, "completed": completed, "failed": 0, "cancelled": 0}
-    event = ours(
-        events.BATCH_COMPLETED,
-        batch,
-        status=status,
-        **counts,
-        retry_number=retry_number,
-        completed_at="2026-03-26T10:00:00.000000Z",
-    )
-    return event._replace(topic=Topic.LIFECYCLE)
-
-
-def rejection(batch: UUID) -> OutgoingEvent:
-    event = ours(events.BATCH_REJECTED, batch, rejected_event_id=str(batch), batch_continues=False, problems=[])
-    return event._replace(topic=Topic.LIFECYCLE)
 
 
 def period(closed_through: date | None, previously: date | None) -> list[OutgoingEvent]:

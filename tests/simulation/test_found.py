@@ -11,17 +11,15 @@ from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.operations import cancel_batch, relabel_batch
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
-from tests.integration.test_replay import RecordingPipeline, compared
-from tests.support.pipeline import ADMIN, standard_directory
+from tests.support.pipeline import ADMIN
+from tests.support.replaying import RecordingPipeline, compared, recording
 from tests.support.upstream import in_parts, is_unknown, submitted, upstream_item
 
 
 @pytest.fixture
 def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    standard_directory(engine)
-    pipeline = RecordingPipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
+    with recording(settings, engine) as pipeline:
+        yield pipeline
 
 
 def test_contradiction_beside_the_last_part_does_not_replace_the_first_part(pipeline: RecordingPipeline) -> None:

@@ -27,9 +27,9 @@ from orchestrator.storage.database import transact
 from orchestrator.storage.people import ForgettingKey
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
-from tests.integration.test_replay import RecordingPipeline
 from tests.support.closing import close
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item
+from tests.support.replaying import RecordingPipeline
 from tests.support.revoking import revoke
 from tests.support.upstream import submitted, upstream_item
 

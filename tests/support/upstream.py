@@ -1,6 +1,8 @@
 """Events that upstream services write to the batches topic (docs/events.md)."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -8,12 +10,13 @@ import orjson
 
 from orchestrator.batches.errors import NotFoundError
 from orchestrator.batches.model import StatusView
-from schemas.envelope import Header, OutgoingEvent, Topic
+from schemas.envelope import Header, OutgoingEvent, Topic, rfc3339
 from schemas.events import BATCH_REJECTED, BATCH_SUBMITTED
 from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION
 
 SOURCE = "/services/attendance"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+_TIMES_MS = count(1_790_000_000_000)
 
 Data = dict[str, Any]
 
@@ -110,3 +113,43 @@ def is_unknown(flow: Flow, batch_id: UUID) -> bool:
     except NotFoundError:
         return True
     return False
+
+
+def written_again(event: OutgoingEvent) -> OutgoingEvent:
+    """The same event in a later record."""
+    time = rfc3339(datetime.fromtimestamp(next(_TIMES_MS) / 1000, UTC)).encode()
+    return event._replace(headers=tuple((name, time if name == "ce_time" else value) for name, value in event.headers))
+
+
+def upstream(
+    batch_id: UUID, positions: Sequence[int], *, part: int, parts: int, total: int, first_mentor: int = 640, **fields: object
+) -> OutgoingEvent:
+    """A part as another service writes it, at a time of its own."""
+    data = {
+        "batch_id": batch_id,
+        "organization_id": ORGANIZATION,
+        "coordinator_id": COORDINATOR,
+        "part": part,
+        "parts": parts,
+        "total_items": total,
+        "items": [
+            {
+                "position": position,
+                "mentor_id": f"mentor-{first_mentor + position}",
+                "activity_type": "visit",
+                "activity_date": DAY,
+                "duration_minutes": 30,
+                "notes": f"seen at home {position}",
+            }
+            for position in positions
+        ],
+    } | fields
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", uuid4().hex.encode()),
+        ("ce_source", b"/services/attendance"),
+        ("ce_type", BATCH_SUBMITTED.encode()),
+        ("ce_time", rfc3339(datetime.fromtimestamp(next(_TIMES_MS) / 1000, UTC)).encode()),
+        ("content-type", b"application/json"),
+    )
+    return OutgoingEvent(Topic.BATCHES, str(batch_id), headers, orjson.dumps(data))

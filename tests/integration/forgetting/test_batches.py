@@ -18,10 +18,10 @@ from orchestrator.storage.locks import take_batches
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
-from tests.integration.test_replay import RecordingPipeline, compared, run
 from tests.support.forgetting import KEY, NAME, NOTE, OTHER, PERSON, ask, find, forget, forgetter, named_in
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item
 from tests.support.plans import rows_read
+from tests.support.replaying import RecordingPipeline, compared, run
 from tests.support.revoking import revoke
 from tests.support.upstream import submitted, upstream_item
 

@@ -24,10 +24,10 @@ from orchestrator.storage.people import ForgettingKey, ForgettingKeyError
 from orchestrator.verification.receipts import Tampering, audit_logs
 from orchestrator.verification.verify import verify
 from schemas.ids import DerivedIds, new_batch_id
-from tests.integration.test_replay import RecordingPipeline, compared, promoted, replayed, run
 from tests.support.forgetting import KEY, NAME, NOTE, OTHER, PERSON, ask, everywhere, find, forget, forgetter, funding, named_in
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item, mentors
 from tests.support.receipts import append_and_sign
+from tests.support.replaying import RecordingPipeline, compared, promoted, replayed, run
 from tests.support.revoking import revoke
 from tests.support.webhooks import make_webhook
 

@@ -19,9 +19,10 @@ from orchestrator.storage.people import ForgettingKey, ForgettingKeyError, Forgo
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic, rfc3339
 from schemas.ids import new_batch_id
-from tests.integration.test_replay import RecordingPipeline, compared, projection, promoted, run, upstream
 from tests.support.forgetting import KEY, NAME, NOTE, OTHER, PERSON, ask, find, forget, forgetter, imported, named_in
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item
+from tests.support.replaying import RecordingPipeline, compared, projection, promoted, run
+from tests.support.upstream import upstream
 
 
 def test_an_import_says_who_was_forgotten_and_brings_nobody_back_unless_it_is_meant(

@@ -26,10 +26,10 @@ from orchestrator.process.actions import Action
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.storage.database import transact
 from schemas.ids import DerivedIds
-from tests.integration.test_replay import RecordingPipeline, run
 from tests.support.forgetting import KEY, NAME, NOTE, OPERATOR, OTHER, PERSON, ask, find, forget, forgetter, imported, named_in
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, item
+from tests.support.replaying import RecordingPipeline, run
 from tests.support.revoking import revoke
 from tests.support.upstream import submitted, upstream_item
 
