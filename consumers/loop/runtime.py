@@ -110,6 +110,7 @@ class ConsumerLoop:
         publisher: Publisher,
         *,
         policy: LanePolicy | None = None,
+        pace: CommitPace | None = None,
         preparation: Preparation | None = None,
     ) -> None:
         """Only one of the loop's threads uses `publisher` and `preparation`, and only one at a time `engine`. Raises UnsafeKafkaError."""
@@ -138,7 +139,7 @@ class ConsumerLoop:
         self._commits = OffsetCommits(
             handler.name,
             self._assigned,
-            pace=CommitPace(),
+            pace=pace or CommitPace(),
             is_served=lambda: self._coordinator.is_served,
             on_committed=lambda: self._passed(Failpoint.CONSUMER_AFTER_OFFSET_COMMIT),
         )

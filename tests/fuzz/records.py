@@ -78,13 +78,20 @@ def fuzz(settings: Settings, *, seconds: float, seed: int, folder: Path) -> list
     return findings.found
 
 
+class _WatchedLoop(ConsumerLoop):
+    @property
+    def next_offsets(self) -> Sequence[int]:
+        """Of each assigned partition. Any thread may look."""
+        return [partition.next_offset or 0 for partition in list(self._assigned.values())]
+
+
 @contextlib.contextmanager
 def _consuming(settings: Settings) -> Iterator[Callable[[int | None], bool]]:
     """Runs the loop in a thread of the child. Yields a function that waits until the loop has passed an offset or, without one, reads the
     whole topic."""
     engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="fuzz")
     handler = SplitterHandler(bulk_threshold_items=settings.bulk_threshold_items, max_items=settings.max_items)
-    loop = ConsumerLoop(settings, handler, engine, EventProducer(settings))
+    loop = _WatchedLoop(settings, handler, engine, EventProducer(settings))
     raised: list[BaseException] = []
 
     def consume() -> None:
@@ -99,7 +106,7 @@ def _consuming(settings: Settings) -> Iterator[Callable[[int | None], bool]]:
     def has_passed(end: int) -> bool:
         if raised:
             raise raised[0]
-        return any((partition.next_offset or 0) >= end for partition in list(loop._assigned.values()))
+        return any(next_offset >= end for next_offset in loop.next_offsets)
 
     def take(end: int | None) -> bool:
         if end is None:
@@ -107,7 +114,7 @@ def _consuming(settings: Settings) -> Iterator[Callable[[int | None], bool]]:
                 return sum(len(chunk) for chunk in reader.read(reader.spans([Topic.BATCHES]))) > 0
         return eventually(lambda: has_passed(end))
 
-    eventually(lambda: loop._assigned)
+    eventually(lambda: loop.next_offsets)
     yield take
     loop.stop()
     thread.join()

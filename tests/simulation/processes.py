@@ -6,18 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NoReturn, cast
 
-from confluent_kafka import Consumer
 from sqlalchemy import Connection, Engine, text
 
 from consumers.loop.client_errors import ExpelledError
 from consumers.loop.commit_pace import COMMIT_EVERY_S, CommitPace
-from consumers.loop.coordinator import CoordinatorWatch
 from consumers.loop.handler import Handler
-from consumers.loop.processing import Processed
-from consumers.loop.runtime import ConsumerLoop
-from consumers.loop.silence import Silence
-from consumers.loop.topic_ids import BrokerTopicIds
-from consumers.loop.worker import Worker
 from consumers.notary.appending import Appender
 from consumers.notary.signing import Signer
 from orchestrator.process.failpoints import Failpoint
@@ -28,6 +21,7 @@ from orchestrator.storage.slots import announce
 from producers.relay import OutboxRelay
 from tests.simulation.broker import PARTITIONS, Broker, Fetch, Outage, Place, SimulatedConsumer, SimulatedPublisher
 from tests.simulation.interleaving import Crash, point, without_points
+from tests.support.turned_loop import TurnedLoop
 
 _END_SESSION = text("SELECT pg_terminate_backend(:pid)")
 _HAS_SESSION = text("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = :pid)")
@@ -100,24 +94,28 @@ class ConsumerProcess:
 
     def _start(self) -> None:
         self.consumer = SimulatedConsumer(self._broker, self.handler.name)
-        self._loop = ConsumerLoop(self._settings, self.handler, self._engine, SimulatedPublisher(self._broker))
-        # `run` would set these up for Kafka and threads. Apart from that, it only turns until it is told to stop.
-        self._loop._consumer = cast("Consumer", self.consumer)
-        self._loop._topic_ids = cast("BrokerTopicIds", self._broker.topic_ids)
-        # The simulation decides what a partition returns first, however slow the machine is.
-        self._loop._silence = Silence(clock=lambda: 0.0)
-        self._loop._commits._pace = _pace()
-        self._loop._coordinator = CoordinatorWatch(_never_asked, clock=lambda: 0.0)
-        self._loop._worker = cast("Worker[Processed]", _ImmediateWorker())
-        self._loop._passed = self._loop._processor._passed = _passed
-        self.consumer.subscribe(self._loop._on_assign, self._loop._on_revoke, self._loop._commits.on_reply)
+        # The clock stands: the simulation decides what a partition returns first, however slow the machine is.
+        self.loop = TurnedLoop(
+            self._settings,
+            self.handler,
+            self._engine,
+            SimulatedPublisher(self._broker),
+            client=self.consumer,
+            worker=_ImmediateWorker(),
+            topic_ids=self._broker.topic_ids,
+            question=_never_asked,
+            clock=lambda: 0.0,
+            pace=_pace(),
+            passed=_passed,
+        )
+        self.consumer.subscribe(self.loop.on_assign, self.loop.on_revoke, self.loop.on_commit)
 
     def turn(self, fetch: Fetch, *, commit_refused: bool = False) -> None:
         """One turn of the loop. If it ends the process, the next one starts, with nothing but what is stored."""
         self.consumer.fetch = fetch
         self.consumer.refuses_commits = commit_refused
         try:
-            self._loop._turn()
+            self.loop.turn()
         except (Crash, ExpelledError):
             self.restart()
         finally:
@@ -134,9 +132,7 @@ class ConsumerProcess:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is to be fetched, waits or is under way."""
-        return (
-            not self.consumer.is_behind and not self._loop._lanes and not self._loop._postponed and self._loop._in_flight is None
-        )
+        return not self.consumer.is_behind and self.loop.is_idle
 
 
 class RelayProcess:

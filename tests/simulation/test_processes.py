@@ -36,8 +36,8 @@ def test_an_end_that_is_reported_with_the_last_records_counts_behind_them(settin
     for position in range(20):
         broker.append(command(position))
     member.consumer.fetch = Fetch(20, 0)
-    member._loop._receive(0.0)
-    assert {partition.next_offset for partition in member._loop._assigned.values()} == {None}
+    member.loop.receive()
+    assert set(member.loop.next_offsets.values()) == {None}
     while not member.is_idle:
         member.turn(Fetch(5, 0))
     committed = {place: broker.committed["toy", place] for place in places_of(member.handler)}

@@ -5,15 +5,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, cast
 
+import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 
 from consumers.loop import runtime as module
 from consumers.loop.commit_pace import CommitPace
-from consumers.loop.coordinator import CoordinatorWatch
+from consumers.loop.coordinator import CoordinatorWatch, Question
+from consumers.loop.damaged_partitions import DamagedPartitions
 from consumers.loop.decoding import Entry
 from consumers.loop.deliveries import Pending
+from consumers.loop.group_state import GroupState
+from consumers.loop.handler import Handler
 from consumers.loop.lanes import LanePolicy
 from consumers.loop.membership import Membership
 from consumers.loop.postponing import Failure
@@ -22,7 +26,8 @@ from consumers.loop.runtime import ConsumerLoop
 from consumers.loop.silence import Silence
 from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.loop.worker import Worker
-from orchestrator.batches.publishing import Delivery
+from orchestrator.batches.publishing import Delivery, Publisher
+from orchestrator.process.failpoints import Failpoint
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.publishing import SettledAtOnce
@@ -30,6 +35,97 @@ from tests.support.toy import ToyHandler, command
 from tests.support.waiting import eventually
 
 TOPIC = Topic.COMMANDS.on_cluster("test")
+
+
+class TurnedLoop(ConsumerLoop):
+    """A loop that a test turns by hand. The test also gives it what is outside: the client and the threads, which `run` would create, the
+    clock, and who replies to its questions. This is the only place that knows the loop's parts by their names."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        handler: Handler,
+        engine: Engine,
+        publisher: Publisher,
+        *,
+        client: object,
+        worker: object,
+        topic_ids: object,
+        question: Question,
+        clock: Callable[[], float],
+        pace: CommitPace,
+        policy: LanePolicy | None = None,
+        work: object | None = None,
+        passed: Callable[[Failpoint], None] | None = None,
+        next_batch: Callable[[str, int, int], int | None] | None = None,
+        group: GroupState | None = None,
+    ) -> None:
+        super().__init__(settings, handler, engine, publisher, policy=policy, pace=pace)
+        self._consumer = cast("Consumer", client)
+        self._worker = cast("Worker[Processed]", worker)
+        self._topic_ids = cast("BrokerTopicIds", topic_ids)
+        self._coordinator = CoordinatorWatch(question, clock=clock)
+        self._silence = Silence(clock=clock)
+        self._membership = Membership(clock=clock)
+        if work is not None:
+            self._processor = cast("Processor", work)
+        if passed is not None:
+            self._passed = passed
+            self._processor = Processor(handler, engine, publisher, passed, self._stopping, None)
+        if next_batch is not None:
+            self._damage = DamagedPartitions(handler.name, next_batch)
+        if group is not None:
+            self.ask_about_group(group)
+
+    def ask_about_group(self, group: GroupState) -> None:
+        """From now on, this is what the loop asks about its group."""
+        self._group = group
+
+    @property
+    def client(self) -> object:
+        return self._consumer
+
+    def on_assign(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        """What the library calls when the group gives the client partitions."""
+        self._on_assign(client, partitions)
+
+    def on_revoke(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        """What the library calls when the group takes partitions away."""
+        self._on_revoke(client, partitions)
+
+    def on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """What the library calls with the reply to a commit."""
+        self._commits.on_reply(error, partitions)
+
+    def note_statistics(self, statistics: str) -> None:
+        """What the library calls with its statistics, now and then."""
+        self._note_statistics(statistics)
+
+    def turn(self) -> None:
+        self._turn()
+
+    def receive(self) -> None:
+        """The first step of a turn: takes the records that are there."""
+        self._receive(0.0)
+
+    def drain(self) -> None:
+        """What `run` does when the loop is stopped."""
+        self._drain()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that was received waits or is under way."""
+        return not self._lanes and not self._postponed and self._in_flight is None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the coordinator serves the group, as far as the loop knows."""
+        return self._coordinator.is_served
+
+    @property
+    def next_offsets(self) -> dict[tuple[str, int], int | None]:
+        """For each assigned partition, by its topic's name on the cluster, the offset up to which it is done."""
+        return {place: partition.next_offset for place, partition in self._assigned.items()}
 
 
 class Client:
@@ -156,32 +252,50 @@ class Immediate:
         return future
 
 
-class Loop:
-    """The loop, driven by a test."""
+class _Group(GroupState):
+    """The group of which the database says what the test says."""
 
-    def __init__(self, policy: LanePolicy, **changes: object) -> None:
-        settings = Settings(topic_prefix="test").model_copy(update=changes)
+    def __init__(self, outside: "Loop", settings: Settings) -> None:
+        super().__init__(cast("Engine", None), ToyHandler.name, ToyHandler.topics, trouble_after_ms=settings.trouble_after_ms)
+        self._outside = outside
+
+    def _read_generation(self) -> int:
+        return self._outside.generation
+
+    def _read_standing(self) -> Sequence[tuple[Topic, int]]:
+        return self._outside.standing
+
+
+class Loop:
+    """The loop, driven by a test, and all that is outside it."""
+
+    def __init__(self, policy: LanePolicy, *, commit_every_s: float = 0, **changes: object) -> None:
+        self.settings = Settings(topic_prefix="test").model_copy(update=changes)
         self.client, self.work, self.worker = Client(), Work(), Immediate()
         self.ids: Mapping[Topic, str] | Exception = {Topic.COMMANDS: "now"}
-        self.loop = ConsumerLoop(settings, ToyHandler(), cast("Engine", None), cast("Any", SettledAtOnce()), policy=policy)
-        self.loop._consumer = cast("Consumer", self.client)
-        self.client.on_commit = self.loop._commits.on_reply
-        self.loop._worker = cast("Worker[Processed]", self.worker)
-        self.loop._processor = cast("Processor", self.work)
-        self.loop._topic_ids = cast("BrokerTopicIds", self._topic_ids)
-        self.loop._damage._next_batch = lambda *place: self.next_batch[place[-1]]
         self.next_batch: dict[int, int] = {}
         """For each damaged batch, by its first offset, where the next one begins."""
         self.now = 0.0
-        self.loop._silence = Silence(clock=lambda: self.now)
-        self.loop._membership = Membership(clock=lambda: self.now)
-        self.loop._commits._pace = CommitPace(every_s=0)
         self.refused: KafkaException | None = None
         self.generation = 1
-        self.loop._coordinator = CoordinatorWatch(self._describe, clock=lambda: self.now)
-        self.loop._group._read_generation = lambda: self.generation  # type: ignore[method-assign]
         self.standing: list[tuple[Topic, int]] = []
-        self.loop._group._read_standing = lambda: self.standing  # type: ignore[method-assign]
+        self.loop = TurnedLoop(
+            self.settings,
+            ToyHandler(),
+            cast("Engine", None),
+            cast("Any", SettledAtOnce()),
+            client=self.client,
+            worker=self.worker,
+            topic_ids=self._topic_ids,
+            question=self._describe,
+            clock=lambda: self.now,
+            pace=CommitPace(every_s=commit_every_s, clock=lambda: self.now),
+            policy=policy,
+            work=self.work,
+            next_batch=lambda *place: self.next_batch[place[-1]],
+            group=_Group(self, self.settings),
+        )
+        self.client.on_commit = self.loop.on_commit
 
     def _describe(self, group: str) -> Future[Any]:
         self.asked_about = group
@@ -199,10 +313,21 @@ class Loop:
         return {topic: self.ids[topic] for topic in topics if topic in self.ids}
 
     def assign(self, *partitions: int) -> None:
-        self.loop._on_assign(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
+        self.loop.on_assign(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
 
     def revoke(self, *partitions: int) -> None:
-        self.loop._on_revoke(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
+        self.loop.on_revoke(cast("Consumer", self.client), [TopicPartition(TOPIC, each) for each in partitions])
+
+    def report(self, *, group: str = "up", brokers: Mapping[str, object] | None = None) -> None:
+        """The client's statistics: the state of its membership, and its connections."""
+        self.loop.note_statistics(orjson.dumps({"brokers": brokers or {}, "cgrp": {"state": group}}).decode())
+
+    def lose_database(self) -> None:
+        """From now on, no server is where the database was."""
+        nowhere = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
+        self.loop.ask_about_group(
+            GroupState(nowhere, ToyHandler.name, ToyHandler.topics, trouble_after_ms=self.settings.trouble_after_ms)
+        )
 
     @contextlib.contextmanager
     def renewing(self) -> Iterator[Client]:
@@ -211,14 +336,14 @@ class Loop:
 
         def revoke() -> None:
             left.is_closed = True
-            self.revoke(*(partition for _, partition in list(self.loop._assigned)))
+            self.revoke(*(partition for _, partition in self.loop.next_offsets))
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(left, "close", revoke)
             patch.setattr(module, "Consumer", self._join(joined))
             yield joined
         assert left.is_closed
-        assert self.loop._consumer is cast("Consumer", joined)
+        assert self.loop.client is joined
         self.client = joined
 
     def _join(self, joined: Client) -> Callable[..., Client]:
@@ -230,7 +355,7 @@ class Loop:
 
     def turn(self, *messages: Message) -> None:
         self.client.fetch = list(messages)
-        self.loop._turn()
+        self.loop.turn()
         self.turn_until(lambda: not self.client.fetch)
 
     def turn_until(self, look: Callable[[], object]) -> None:
@@ -239,7 +364,7 @@ class Loop:
         def has_come() -> bool:
             if look():
                 return True
-            self.loop._turn()
+            self.loop.turn()
             return False
 
         eventually(has_come)
@@ -248,14 +373,17 @@ class Loop:
         for _ in range(count):
             self.turn()
 
+    def stop(self) -> None:
+        self.loop.drain()
+
     @property
     def commits(self) -> list[dict[int, int]]:
         return [{partition: offset for partition, (offset, _) in each.items()} for each in self.client.commits]
 
 
-def loop_of_two_partitions() -> Loop:
+def loop_of_two_partitions(*, commit_every_s: float = 0) -> Loop:
     """It was assigned the partitions 0 and 1. Four records fill a lane."""
-    made = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5, max_lane_records=4))
+    made = Loop(LanePolicy(max_batch_records=10, bulk_share=0.5, max_lane_records=4), commit_every_s=commit_every_s)
     made.assign(0, 1)
     return made
 

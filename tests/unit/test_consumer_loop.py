@@ -6,7 +6,6 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from consumers.loop import runtime as module
-from consumers.loop.commit_pace import CommitPace
 from consumers.loop.deliveries import Pending
 from consumers.loop.lanes import LanePolicy
 from consumers.loop.processing import Processed
@@ -62,8 +61,8 @@ def test_the_next_commit_makes_up_for_a_failed_one(loop: Loop, caplog: pytest.Lo
     assert "REBALANCE_IN_PROGRESS" in "".join(str(line["error"]) for line in logged(caplog, Action.COMMIT_FAILED))
 
 
-def test_under_load_offsets_are_committed_at_intervals_and_an_idle_loop_wakes_for_them(loop: Loop) -> None:
-    loop.loop._commits._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
+def test_under_load_offsets_are_committed_at_intervals_and_an_idle_loop_wakes_for_them() -> None:
+    loop = loop_of_two_partitions(commit_every_s=0.25)
     loop.turn(record(0, 5))
     assert loop.commits == [{0: 6}], "the first commit after a pause must not wait"
     loop.turn(record(0, 6))
@@ -81,11 +80,11 @@ def test_under_load_offsets_are_committed_at_intervals_and_an_idle_loop_wakes_fo
     assert loop.client.waits == [0.5], "a loop without anything to commit must wait as long as any idle loop"
 
 
-def test_a_loop_that_stops_commits_what_waits_for_its_interval(loop: Loop) -> None:
-    loop.loop._commits._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
+def test_a_loop_that_stops_commits_what_waits_for_its_interval() -> None:
+    loop = loop_of_two_partitions(commit_every_s=0.25)
     loop.turn(record(0, 5))
     loop.turn(record(0, 6))
-    loop.loop._drain()
+    loop.stop()
     assert loop.commits == [{0: 6}, {0: 7}]
 
 
@@ -99,7 +98,7 @@ def test_a_loop_that_stops_waits_for_the_micro_batch_that_is_under_way(loop: Loo
     loop.worker.is_held = True
     loop.turn(record(0, 5))
     monkeypatch.setattr(module, "wait", finish)
-    loop.loop._drain()
+    loop.stop()
     assert (loop.commits, len(waits)) == ([{0: 6}], 1)
     assert module.DRAIN_S / 2 < waits[0] <= module.DRAIN_S
 
@@ -110,7 +109,7 @@ def test_a_loop_that_stops_leaves_a_micro_batch_that_takes_too_long_to_the_next_
     loop.worker.is_held = True
     loop.turn(record(0, 5))
     monkeypatch.setattr(module, "DRAIN_S", 0.0)
-    loop.loop._drain()
+    loop.stop()
     assert loop.commits == []
     assert len(logged(caplog, Action.DRAIN_ABANDONED)) == 1
 
@@ -121,12 +120,13 @@ def test_a_loop_that_stops_leaves_a_micro_batch_that_fails_to_the_next_member(
     loop.worker.is_held = True
     loop.turn(record(0, 5))
     loop.worker.future.set_exception(TransientError())
-    loop.loop._drain()
+    loop.stop()
     assert loop.commits == []
     assert len(logged(caplog, Action.DRAIN_FAILED)) == 1
 
 
-def test_a_loop_that_stops_waits_for_the_reply_to_its_last_commit(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_stops_waits_for_the_reply_to_its_last_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = loop_of_two_partitions(commit_every_s=0.25)
     polls = 0
 
     def poll(_: float) -> None:
@@ -135,12 +135,11 @@ def test_a_loop_that_stops_waits_for_the_reply_to_its_last_commit(loop: Loop, mo
         if polls == 2:
             loop.client.on_commit(None, [])
 
-    loop.loop._commits._pace = CommitPace(every_s=0.25, clock=lambda: loop.now)
     loop.turn(record(0, 5))
     loop.turn(record(0, 6))
     loop.client.replies_to_commits = False
     monkeypatch.setattr(loop.client, "poll", poll)
-    loop.loop._drain()
+    loop.stop()
     assert (loop.commits, polls) == ([{0: 6}, {0: 7}], 2)
 
 
@@ -151,7 +150,7 @@ def test_a_loop_that_stops_waits_for_no_coordinator_that_is_silent_for_too_long(
     loop.turn(record(0, 5))
     monkeypatch.setattr(module, "DRAIN_S", 0.0)
     loop.client.waits.clear()
-    loop.loop._drain()
+    loop.stop()
     assert (loop.commits, loop.client.waits) == ([{0: 6}], [])
 
 
@@ -195,7 +194,7 @@ def test_a_loop_that_stops_looks_for_acknowledgements_until_they_have_come(loop:
         return Processed((), Pending(0, []))
 
     monkeypatch.setattr(loop.work, "look_for_acknowledgements", look)
-    loop.loop._drain()
+    loop.stop()
     assert (loop.commits, more) == ([{0: 6}], 0)
 
 

@@ -1,18 +1,14 @@
 """A consumer's loop, turn by turn: its client's membership of the group, its partitions, and what it can't read."""
 
 import logging
-from functools import partial
 from typing import Any
 
-import orjson
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
-from sqlalchemy import create_engine
 
 from consumers.loop import committing
 from consumers.loop.client_errors import ExpelledError
 from consumers.loop.coordinator import ASK_EVERY_S, REFUSED_AFTER_S
-from consumers.loop.group_state import GroupState
 from consumers.loop.lanes import LanePolicy
 from consumers.loop.membership import LOST_AFTER_S
 from consumers.loop.silence import SILENT_AFTER_S
@@ -106,7 +102,7 @@ def test_row_77_client_whose_commits_get_no_reply_ends_the_loop(loop: Loop, monk
     loop.refused = KafkaException(KafkaError(KafkaError._TIMED_OUT))
     loop.now = ASK_EVERY_S
     loop.turns(3)
-    assert not loop.loop._coordinator.is_served
+    assert not loop.loop.is_served
     loop.refused = None
     loop.now = 2 * ASK_EVERY_S
     with pytest.raises(ExpelledError, match="no reply to a commit"):
@@ -138,19 +134,16 @@ def test_row_79_member_that_does_not_read_a_standing_partition_is_not_ready(loop
         loop.turns(4)
     loop.worker.is_held = False
     loop.worker.future.set_result(loop.worker.task())
-    loop.loop._turn()
+    loop.turn()
     assert loop.work.done[-1] == [(0, 6)]
     assert loop.loop.health.failing is None
 
 
 def test_row_78_client_that_finds_its_coordinator_no_more_ends_the_loop(loop: Loop) -> None:
-    def report(state: str) -> None:
-        loop.loop._note_statistics(orjson.dumps({"brokers": {}, "cgrp": {"state": state}}).decode())
-
     def pass_by(state: str) -> None:
         loop.now += ASK_EVERY_S
         loop.turns(3)
-        report(state)
+        loop.report(group=state)
         loop.turn()
 
     loop.turn(record(0, 5), end(1, 0))
@@ -193,7 +186,7 @@ def test_records_of_a_partition_that_was_revoked_during_their_try_are_not_retrie
     loop.revoke(0)
     loop.worker.is_held = False
     loop.worker.future.set_result(loop.worker.task())
-    loop.loop._turn()
+    loop.turn()
     assert metrics.POSTPONED_RECORDS.labels("toy")._value.get() == 0, "records of another member must not be counted"
     loop.turns(3)
     assert loop.work.done == [[(0, 5), (1, 5)]]
@@ -324,9 +317,7 @@ def test_a_renewed_group_is_joined_with_a_new_client(loop: Loop, caplog: pytest.
 def test_the_group_is_kept_while_the_database_does_not_say_whether_it_was_renewed(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    group = loop.loop._group
-    group._engine = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/none")
-    group._read_generation = partial(GroupState._read_generation, group)  # type: ignore[method-assign]
+    loop.lose_database()
     loop.turn(end(0, 0), end(1, 0))
     loop.now = ASK_EVERY_S
     loop.turns(2)
@@ -417,7 +408,7 @@ def test_a_damaged_batch_is_read_from_where_the_loop_is(loop: Loop) -> None:
 def test_the_clients_reports_say_whether_brokers_respond(loop: Loop) -> None:
     def report(state: str) -> None:
         broker = {"nodeid": 1, "state": state, "rxidle": 0, "waitresp_cnt": 0, "toppars": {}}
-        loop.loop._note_statistics(orjson.dumps({"brokers": {"a": broker}, "cgrp": {"state": "up"}}).decode())
+        loop.report(brokers={"a": broker})
 
     report("UP")
     assert loop.loop.health.broker_contact
