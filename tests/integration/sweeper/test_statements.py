@@ -1,38 +1,25 @@
-"""What the sweeper's statements select, clause by clause: items that wait, are watched, lost or forgotten; and the state of queues."""
+"""What the sweeper's statements select, clause by clause: items that wait, are watched, lost or forgotten."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy, Swept
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import retry_failed_items
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import Settings
-from orchestrator.storage import observing, purging, sweeping
-from orchestrator.storage.observing import QueueState
+from orchestrator.storage import sweeping
 from orchestrator.storage.progress import Position, advance_progress
-from orchestrator.storage.sweeping import Queue, Queues
+from orchestrator.storage.sweeping import Queue
 from schemas.envelope import Topic
-from tests.integration.test_sweeper import COMMAND_TOPICS, Broker
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
-from tests.support.plans import without_indexes
+from tests.support.sweeping import COMMAND_TOPICS, Broker, run
 from tests.support.upstream import in_parts
-
-
-@pytest.fixture
-def broker(pipeline: Pipeline) -> Broker:
-    return Broker(pipeline)
-
-
-def run(pipeline: Pipeline, statement: str, **values: object) -> None:
-    with pipeline.engine.begin() as connection:
-        connection.execute(text(statement), values)
 
 
 def lost(pipeline: Pipeline, count: int = 2, first: int = 1) -> UUID:
@@ -450,192 +437,3 @@ def test_no_step_does_anything_while_another_process_sweeps(pipeline: Pipeline, 
         assert queues_seen() == 0
     assert swept.sweep(pipeline.engine) == Swept(folded=3, resent=2, batches_ended=1)
     assert queues_seen() == 3
-
-
-# --- The state of queues and roles -----------------------------------------------------------------------------------------------------
-
-
-def note(pipeline: Pipeline, queues: Queues) -> dict[Topic, QueueState]:
-    with pipeline.engine.begin() as connection:
-        return observing.note_queues(connection, queues)
-
-
-def test_a_queues_size_is_the_sum_of_its_topics_partitions(pipeline: Pipeline) -> None:
-    queues = {
-        (Topic.COMMANDS, 0): Queue(0, 10, "id"),
-        (Topic.COMMANDS, 1): Queue(3, 9, "id"),
-        (Topic.COMMANDS, 2): Queue(0, 5, "id"),
-        (Topic.RESULTS, 0): Queue(0, 4, "id"),
-        (Topic.BATCHES, 0): Queue(2, 2, "id"),
-    }
-    with pipeline.engine.begin() as connection:
-        positions = {
-            (Topic.COMMANDS, 0): Position(4, "id"),
-            (Topic.COMMANDS, 2): Position(5, "another"),
-            (Topic.RESULTS, 0): Position(4, ""),
-        }
-        advance_progress(connection, positions)
-    told = note(pipeline, queues)
-    # Expired records do not wait, and progress on another topic of this name does not count.
-    assert {topic: state.waiting for topic, state in told.items()} == {
-        Topic.COMMANDS: 6 + 6 + 5,
-        Topic.RESULTS: 0,
-        Topic.BATCHES: 0,
-    }
-    run(pipeline, "UPDATE orchestrator.queue_end SET stands_since = stands_since - (partition + 1) * interval '1 hour'")
-    told = note(pipeline, queues)
-    assert 3 * 3_600 <= told[Topic.COMMANDS].stands_s < 3 * 3_600 + 600
-    assert told[Topic.RESULTS].stands_s == told[Topic.BATCHES].stands_s == 0
-    with pipeline.engine.connect() as connection:
-        for hours, partitions in ((0.5, [0, 1, 2]), (1.5, [1, 2]), (2.5, [2])):
-            standing = observing.standing_partitions(
-                connection, [Topic.COMMANDS, Topic.RESULTS], trouble_after=timedelta(hours=hours)
-            )
-            assert standing == [(Topic.COMMANDS, partition) for partition in partitions]
-        assert observing.standing_partitions(connection, [Topic.RESULTS], trouble_after=timedelta(hours=0.5)) == []
-    run(pipeline, "UPDATE orchestrator.queue_end SET seen_at = seen_at - interval '40 minutes'")
-    with pipeline.engine.connect() as connection:
-        assert observing.standing_partitions(connection, [Topic.COMMANDS], trouble_after=timedelta(hours=0.5)) == []
-    del queues[Topic.COMMANDS, 2]
-    told = note(pipeline, queues)
-    assert (told[Topic.COMMANDS].waiting, told[Topic.COMMANDS].stands_s < 3 * 3_600) == (12, True)
-    with pipeline.engine.connect() as connection:
-        standing = observing.standing_partitions(connection, [Topic.COMMANDS], trouble_after=timedelta(hours=0.5))
-    assert standing == [(Topic.COMMANDS, 0), (Topic.COMMANDS, 1)], "they were seen again"
-
-
-def test_a_partition_stands_if_it_was_seen_within_the_limit_and_has_not_moved_for_longer(pipeline: Pipeline) -> None:
-    hour, moment = timedelta(hours=1), timedelta(microseconds=1)
-    insert = text("INSERT INTO orchestrator.queue_end VALUES ('commands', 0, 'id', 7, 3, now() - :stands, now() - :seen)")
-    for stands, seen, is_found in (
-        (hour + moment, timedelta(), True),
-        (hour, timedelta(), False),
-        (2 * hour, hour - moment, True),
-        (2 * hour, hour, False),
-    ):
-        # In one transaction, in which the clock stands still.
-        with pipeline.engine.connect() as connection:
-            connection.execute(insert, {"stands": stands, "seen": seen})
-            found = observing.standing_partitions(connection, [Topic.COMMANDS], trouble_after=hour)
-            connection.rollback()
-        assert found == ([(Topic.COMMANDS, 0)] if is_found else []), (stands, seen)
-
-
-def test_a_queue_stands_since_it_was_first_seen_at_its_present_place(pipeline: Pipeline) -> None:
-    queue = {(Topic.COMMANDS, 0): Queue(0, 10, "old")}
-
-    def stands(first_seen: bool) -> bool:
-        """Whether it stands. If this is the first time that it is seen so, it stands since now; otherwise since an hour ago."""
-        hours = round(note(pipeline, queue)[Topic.COMMANDS].stands_s / 3_600)
-        run(pipeline, "UPDATE orchestrator.queue_end SET stands_since = stands_since - interval '1 hour'")
-        with pipeline.engine.begin() as connection:
-            is_behind = connection.execute(text("SELECT stands_since IS NOT NULL FROM orchestrator.queue_end")).scalar_one()
-        assert hours == (0 if first_seen or not is_behind else 1)
-        return bool(is_behind)
-
-    def handled(offset: int, topic_id: str) -> None:
-        with pipeline.engine.begin() as connection:
-            advance_progress(connection, {(Topic.COMMANDS, 0): Position(offset, topic_id)})
-
-    assert stands(first_seen=True)
-    assert stands(first_seen=False)
-    handled(4, "old")
-    assert stands(first_seen=True), "it has moved, so it stands only since now"
-    assert stands(first_seen=False)
-    queue = {(Topic.COMMANDS, 0): Queue(4, 10, "new")}
-    assert stands(first_seen=True), "it is another topic, so it stands only since now"
-    assert stands(first_seen=False)
-    handled(10, "new")
-    assert not stands(first_seen=True), "it is at its end, so it must not stand"
-    queue = {(Topic.COMMANDS, 0): Queue(4, 12, "new")}
-    assert stands(first_seen=True)
-    assert stands(first_seen=False)
-
-
-def test_starts_of_a_role_are_counted_by_host_for_ten_minutes_and_kept_for_a_day(pipeline: Pipeline) -> None:
-    put = text("INSERT INTO orchestrator.role_start VALUES (:role, :host, now() - :minutes * interval '1 minute')")
-    with pipeline.engine.begin() as connection:
-        for role, host, minutes in (
-            ("splitter", "a", 9),
-            ("splitter", "a", 11),
-            ("splitter", "b", 1),
-            ("relay", "a", 1),
-            ("relay", "a", 1_441),
-        ):
-            connection.execute(put, {"role": role, "host": host, "minutes": minutes})
-        assert observing.note_starts(connection, ["splitter", "api"], host="a") == {"splitter": 2, "api": 1}
-        kept = connection.execute(text("SELECT count(*) FROM orchestrator.role_start")).scalar_one()
-    assert kept == 4 + 2
-
-
-def test_the_oldest_event_of_the_relays_own_slots_is_found_even_if_it_is_held(pipeline: Pipeline) -> None:
-    put = text(
-        "INSERT INTO orchestrator.outbox (slot, organization_id, batch_id, topic, key, headers, value, created_at)"
-        " VALUES (:slot, 'o', gen_random_uuid(), 'batches', 'k', '[]', '{}', now() - :s * interval '1 second')"
-    )
-    with pipeline.engine.begin() as connection:
-        for slot, seconds in ((0, 1_000), (0, 10), (1, 2_000), (-3, 3_000), (2, 5)):
-            connection.execute(put, {"slot": slot, "s": seconds})
-        # A changed row stands behind the others in the table's file. Its number still says that it is the oldest.
-        old = "slot IN (0, -3) AND created_at < now() - interval '900 seconds'"
-        connection.execute(text(f"UPDATE orchestrator.outbox SET key = 'l' WHERE {old}"))
-        without_indexes(connection)
-        ages = [round(observing.oldest_outbox_row_s(connection, owned), -2) for owned in ([0], [0, 1], [2], [0, 2], [3], [])]
-        of_all = [round(observing.read_figures(connection).outbox_oldest_s, -2)]
-        connection.execute(text("DELETE FROM orchestrator.outbox WHERE slot <> 0"))
-        of_all.append(round(observing.read_figures(connection).outbox_oldest_s, -2))
-    assert (ages, of_all) == ([1_000, 2_000, 3_000, 3_000, 0, 0], [3_000, 1_000])
-
-
-# --- The purge ------------------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def keys(pipeline: Pipeline, *aged: tuple[str, str, str, int]) -> Iterator[list[tuple[str, str, str]]]:
-    """Keys of these organizations, subjects and names, with their ages in days. Which are left is known at the end."""
-    left: list[tuple[str, str, str]] = []
-    for organization, subject, key, days in aged:
-        put = "INSERT INTO orchestrator.idempotency_key VALUES (:o, :s, :k, '', gen_random_uuid(), NULL, now() - :d * interval '1 day')"
-        run(pipeline, put, o=organization, s=subject, k=key, d=days)
-    yield left
-    with pipeline.engine.begin() as connection:
-        columns = "organization_id, subject, key"
-        left += sorted((*row,) for row in connection.execute(text(f"SELECT {columns} FROM orchestrator.idempotency_key")))
-
-
-def expire(engine: Engine, most: int) -> int:
-    with engine.begin() as connection:
-        return purging.expire_keys(connection, after=timedelta(days=7), max_keys=most)
-
-
-def test_a_key_expires_by_itself_beside_others_of_the_same_name(pipeline: Pipeline) -> None:
-    aged = [("o", "s", "k", 8), ("p", "s", "k", 6), ("o", "t", "k", 6), ("o", "s", "l", 6)]
-    with keys(pipeline, *aged) as left:
-        assert expire(pipeline.engine, 9) == 1
-    assert left == [("o", "s", "l"), ("o", "t", "k"), ("p", "s", "k")]
-
-
-def test_the_oldest_keys_expire_first(pipeline: Pipeline) -> None:
-    with keys(pipeline, ("o", "s", "a", 9), ("o", "s", "b", 11), ("o", "s", "c", 10)) as left:
-        assert expire(pipeline.engine, 2) == 2
-    assert left == [("o", "s", "a")]
-
-
-def test_the_oldest_deletions_are_purged_first(pipeline: Pipeline) -> None:
-    batches = [pipeline.submit(mentors(1, first=first)) for first in (1, 2, 3)]
-    for batch_id, days in zip(batches, (8, 10, 9), strict=True):
-        run(
-            pipeline,
-            "UPDATE orchestrator.batch SET deleted_at = now() - :d * interval '1 day' WHERE batch_id = :b",
-            d=days,
-            b=batch_id,
-        )
-
-    def due(aside: Sequence[UUID], most: int) -> list[str]:
-        with pipeline.engine.begin() as connection:
-            found = purging.deleted_batches(connection, after=timedelta(days=7), aside=list(map(str, aside)), max_batches=most)
-        return [each.batch_id for each in found]
-
-    in_order = [str(batches[index]) for index in (1, 2, 0)]
-    assert [due([], most) for most in (1, 2, 3, 4)] == [in_order[:1], in_order[:2], in_order, in_order]
-    assert due([batches[2]], 9) == [in_order[0], in_order[2]]
