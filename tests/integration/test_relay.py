@@ -11,39 +11,21 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.batches.publishing import DeliveryError, Publisher, Trouble
-from orchestrator.batches.repository import EventOf
 from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
-from orchestrator.storage.outbox import SLOTS, insert_events, slot_of
+from orchestrator.storage.outbox import SLOTS, slot_of
 from orchestrator.storage.relay_wakeup import RelayWaker
 from orchestrator.storage.repository import PostgresActivityRepository
 from producers import relay as relay_module
 from producers.producer import EventProducer
 from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent, Topic
-from schemas.ids import event_id
 from tests.support.kafka import Seen, reading
 from tests.support.log_lines import logged
+from tests.support.outbox import event, insert, rows_left
 from tests.support.process import in_process
 from tests.support.publishing import SettledAtOnce
 from tests.support.waiting import PATIENCE_S, eventually
-
-
-def event(batch_id: UUID, number: int, *, padding: int = 0) -> OutgoingEvent:
-    identity = event_id("test", batch_id, number)
-    value = b'{"batch_id":"%s","number":%d,"padding":"%s"}' % (str(batch_id).encode(), number, b"x" * padding)
-    return OutgoingEvent(Topic.BATCHES, str(batch_id), (("ce_id", str(identity).encode()), ("ce_source", "/ø".encode())), value)
-
-
-def insert(engine: Engine, batch_id: UUID, events: Sequence[OutgoingEvent]) -> None:
-    with engine.begin() as connection:
-        insert_events(connection, [EventOf("org", batch_id, event) for event in events])
-
-
-def rows_left(engine: Engine) -> int:
-    with engine.connect() as connection:
-        count: int = connection.execute(text("SELECT count(*) FROM orchestrator.outbox")).scalar_one()
-        return count
 
 
 def numbers_by_batch(seen: Sequence[Seen]) -> dict[str, list[object]]:
