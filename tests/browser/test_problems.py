@@ -17,8 +17,8 @@ from tests.browser.registering import Registering, registering_console
 from tests.browser.test_batches import open_batch
 from tests.browser.test_console import check
 from tests.browser.test_registering import problem, respond
-from tests.integration.test_external_revoking import RevokingPipeline
 from tests.support.console import running_console, with_console
+from tests.support.external import RevokingPipeline
 from tests.support.faulty_service import faulty_service
 from tests.support.pipeline import Pipeline, item, standard_directory
 

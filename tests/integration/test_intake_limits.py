@@ -1,24 +1,20 @@
 """The limits of upstream events at their edges, what is stored about the sender, and when relays are woken."""
 
-import select
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import orjson
-import psycopg2
 import pytest
 
 from consumers.splitter import SplitterHandler
 from orchestrator.batches.model import upstream_channel
 from orchestrator.process.settings import Settings
-from orchestrator.storage.relay_wakeup import CHANNEL
 from schemas.envelope import SOURCE as OUR_SOURCE
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import MAX_PART_BYTES
 from tests.integration.test_intake import NOTHING, assert_completed, take_in
 from tests.support.pipeline import Pipeline
+from tests.support.relay_wakeup import is_woken, relay
 from tests.support.upstream import answers, in_parts, is_unknown, places, submitted, upstream_item, upstream_items
 
 
@@ -139,28 +135,6 @@ def test_no_sender_is_mistaken_for_the_api_or_the_product(source: str, channel: 
 
 
 # --- When relays are woken ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def relay(settings: Settings) -> Iterator[Any]:
-    """Listens like a relay that has nothing to do."""
-    connection = psycopg2.connect(settings.owner_url.render_as_string(hide_password=False).replace("+psycopg2", ""))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"LISTEN {CHANNEL}")
-    yield connection
-    connection.close()
-
-
-def is_woken(connection: Any) -> bool:
-    """Whether a notification came since the last call. A commit's notification has arrived when the next statement returns."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-    select.select([connection], [], [], 0)
-    connection.poll()
-    was_told = bool(connection.notifies)
-    connection.notifies.clear()
-    return was_told
 
 
 def test_relays_are_woken_for_events_of_the_roles(pipeline: Pipeline, settings: Settings) -> None:

@@ -1,100 +1,32 @@
 """Registration through an external service (docs/external-registration.md). tests/faults/test_service.py covers its faults."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Unpack
-from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, event, text
 
-from consumers.external.adapter import ExternalRegistration, mark_questions
-from consumers.loop.handler import Handled, Handler
-from consumers.registration import RegistrationHandler
+from consumers.external.adapter import ExternalRegistration
 from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import ConflictError
-from orchestrator.batches.model import CorrectedItem, RetryRequest
 from orchestrator.batches.operations import cancel_batch, delete_batch, retry_failed_items
-from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics
 from orchestrator.process.failpoints import Failpoint, InjectedError
-from orchestrator.process.settings import EARLIEST_YEAR, Settings
-from orchestrator.registration.external import ExternalRegistrationService
-from orchestrator.registration.in_process import InProcessRegistrationService
+from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.storage.sweeping import Queue, Queues
-from orchestrator.verification.verify import verify
-from schemas.corrections import Correction
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import Topic
 from schemas.ids import DerivedIds
-from tests.faults.every_interleaving import looking
-from tests.support.closing import close
-from tests.support.faulty_service import Fault, FaultyService, faulty_service, impatient
-from tests.support.pipeline import ADMIN, COORDINATOR, DAY, Pipeline, item, mentors, record, standard_directory
+from tests.support.external import ALL, NEVER, ExternalPipeline, codes, correct
+from tests.support.faulty_service import Fault, FaultyService
+from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record, standard_directory
 from tests.support.waiting import PATIENCE_S, eventually
-
-NEVER = threading.Event()
-ALL = RetryRequest()
-
-
-class ExternalPipeline(Pipeline):
-    """The flow. Its registration role asks the service first, as the loop does."""
-
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        super().__init__(settings, engine)
-        self.external = ExternalRegistration(settings, engine)
-        self.handlers = (self.handlers[0], RegistrationHandler(ExternalRegistrationService()), self.handlers[2])
-
-    def handle(self, handler: Handler, events: Iterable[OutgoingEvent]) -> Handled:
-        events = list(events)
-        if handler is self.registration:
-            self.external.prepare([record(event, offset) for offset, event in enumerate(events)], NEVER)
-        return super().handle(handler, events)
-
-    def commands(self, batch_id: UUID) -> list[OutgoingEvent]:
-        """The commands of a new batch or a retry."""
-        self.relay()
-        self.handle(self.splitter, self.take(Topic.BATCHES))
-        return [command for command in self.take(Topic.COMMANDS) if str(batch_id).encode() in command.value]
-
-    def close(self) -> None:
-        self.external.close()
-        super().close()
-
-
-@pytest.fixture
-def service() -> Iterator[FaultyService]:
-    with faulty_service() as service:
-        yield service
-
-
-@pytest.fixture
-def asking(settings: Settings, service: FaultyService) -> Settings:
-    return impatient(settings, service)
-
-
-@pytest.fixture
-def pipeline(asking: Settings, engine: Engine) -> Iterator[ExternalPipeline]:
-    standard_directory(engine)
-    pipeline = ExternalPipeline(asking, engine)
-    yield pipeline
-    # The invariants must hold after every test.
-    assert verify(engine, asking).breaches == []
-    pipeline.close()
-
-
-def codes(pipeline: Pipeline, batch_id: UUID) -> list[str | None]:
-    return [shown.error.code if shown.error else None for shown in pipeline.status(batch_id).items]
-
-
-def correct(batch_id: UUID, position: int, **changes: Unpack[Correction]) -> RetryRequest:
-    return RetryRequest(corrections=[CorrectedItem(DerivedIds(batch_id).item_id(position), changes)])
 
 
 def completions(pipeline: Pipeline) -> int:
@@ -368,122 +300,6 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_responds(
     assert completions(pipeline) == 1
 
 
-# --- After the setting was changed ----------------------------------------------------------------------------------------------
-
-
-def in_process() -> RegistrationHandler:
-    """The registration role after BULKREG_REGISTRATION_URL was removed."""
-    return RegistrationHandler(InProcessRegistrationService(EARLIEST_YEAR))
-
-
-def own_activities(pipeline: Pipeline) -> int:
-    with pipeline.engine.begin() as connection:
-        return int(connection.execute(text("SELECT count(*) FROM registration.activity")).scalar_one())
-
-
-def decide(pipeline: ExternalPipeline, handler: RegistrationHandler, commands: Sequence[OutgoingEvent]) -> None:
-    with pipeline.engine.begin() as connection:
-        handled = handler.handle(connection, [record(command, offset) for offset, command in enumerate(commands)])
-    for result in handled.events:
-        pipeline.queues[Topic.RESULTS].append(result)
-    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
-
-
-@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.ERROR_AFTER_THE_WORK])
-def test_cancelled_batch_gets_no_activity_after_the_setting_was_changed(
-    pipeline: ExternalPipeline, service: FaultyService, fault: Fault
-) -> None:
-    batch_id = pipeline.submit(mentors(2))
-    commands = pipeline.commands(batch_id)
-    service.always = fault
-    with pytest.raises(TransientError):
-        pipeline.external.prepare([record(command) for command in commands], stopped_soon())
-    assert pipeline.call(cancel_batch, ADMIN, batch_id, None).unresolved == 2
-    decide(pipeline, in_process(), commands)
-    assert own_activities(pipeline) == 0
-    assert pipeline.status(batch_id).batch.counts.pending == 2, "only the service that was asked knows the outcomes"
-    # With the setting restored, the service is asked.
-    pipeline.handle(pipeline.registration, commands)
-    pipeline.drain()
-    counts = pipeline.status(batch_id).batch.counts
-    assert (counts.completed, counts.cancelled) == ((2, 0) if fault is Fault.ERROR_AFTER_THE_WORK else (0, 2))
-
-
-def test_item_in_doubt_is_registered_by_no_other_service(pipeline: ExternalPipeline, service: FaultyService) -> None:
-    batch_id = pipeline.submit(mentors(2))
-    service.faults["mentor-1"].extend([Fault.ERROR_AFTER_THE_WORK] * 100)
-    service.faults["mentor-2"].append(Fault.REFUSES)
-    pipeline.drain()
-    assert codes(pipeline, batch_id) == ["registration_unavailable", "mentor_not_found"]
-    service.faults.clear()
-    pipeline.call(retry_failed_items, ADMIN, batch_id, ALL)
-    commands = pipeline.commands(batch_id)
-    decide(pipeline, in_process(), commands)
-    assert codes(pipeline, batch_id) == ["registration_unavailable", None], "the refused item must be registered in-process"
-    assert own_activities(pipeline) == 1
-    pipeline.call(retry_failed_items, ADMIN, batch_id, ALL)
-    pipeline.drain()
-    view = pipeline.status(batch_id)
-    assert view.batch.status == "completed"
-    assert str(view.items[0].activity_id) == service.answers[f"{view.items[0].item_id}:0"]["activity_id"]
-    assert (own_activities(pipeline), len(service.activities())) == (1, 1)
-
-
-def test_mark_waits_for_an_in_process_registration_of_its_batch(pipeline: ExternalPipeline, service: FaultyService) -> None:
-    batch_id = pipeline.submit(mentors(1))
-    commands = pipeline.commands(batch_id)
-    with ThreadPoolExecutor(1) as threads, pipeline.engine.connect() as connection:
-        with connection.begin():
-            in_process().handle(connection, [record(command) for command in commands])
-            rival = threads.submit(pipeline.external.prepare, [record(command) for command in commands], NEVER)
-            eventually(lambda: waiting_for_locks(pipeline) == 1)
-        rival.result(PATIENCE_S)
-    assert (own_activities(pipeline), service.asked) == (1, [])
-    pipeline.handle(pipeline.registration, commands)
-    pipeline.drain()
-
-
-def waiting_for_locks(pipeline: Pipeline) -> int:
-    with pipeline.engine.connect() as connection:
-        return int(connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
-
-
-def stopped_soon() -> threading.Event:
-    """The event that tells a role to stop, already set."""
-    stopping = threading.Event()
-    stopping.set()
-    return stopping
-
-
-def test_an_item_in_doubt_of_a_cancelled_batch_is_never_given_up(pipeline: ExternalPipeline, service: FaultyService) -> None:
-    batch_id = pipeline.submit(mentors(1))
-    commands = pipeline.commands(batch_id)
-    service.always = Fault.ERROR_AFTER_THE_WORK
-    with pytest.raises(TransientError):
-        pipeline.external.prepare([record(command) for command in commands], stopped_soon())
-    pipeline.call(cancel_batch, ADMIN, batch_id, None)
-    with pipeline.engine.begin() as connection:
-        handled = pipeline.registration.give_up(connection, record(commands[0]), RuntimeError("a bug"))
-    assert (list(handled.events), len(handled.refused)) == ([], 1)
-    assert pipeline.status(batch_id).batch.counts.pending == 1
-    service.always = None
-    pipeline.handle(pipeline.registration, commands)
-    pipeline.drain()
-    assert pipeline.status(batch_id).batch.counts.completed == 1
-
-
-def test_key_that_was_withdrawn_at_the_service_is_not_used_again(pipeline: ExternalPipeline, service: FaultyService) -> None:
-    batch_id = pipeline.submit(mentors(1))
-    item_id = DerivedIds(batch_id).item_id(0)
-    service.answers[f"{item_id}:0"] = {"key": f"{item_id}:0", "item_id": "", "status": "withdrawn"}
-    pipeline.drain()
-    assert codes(pipeline, batch_id) == ["registration_unavailable"]
-    pipeline.call(retry_failed_items, ADMIN, batch_id, correct(batch_id, 0, duration_minutes=30))
-    pipeline.drain()
-    assert pipeline.status(batch_id).batch.status == "completed"
-    assert [asked.key for asked in service.asked] == [f"{item_id}:0", f"{item_id}:1"]
-
-
 # --- Beside the service ---------------------------------------------------------------------------------------------------------
 
 
@@ -521,60 +337,3 @@ def test_notes_are_not_sent_unencrypted_to_another_machine() -> None:
     Settings(registration_url="http://registrations.example", registration_allow_plaintext=True)
     with pytest.raises(ValidationError, match="https unless its host is loopback"):
         Settings(registration_url="http://registrations.example")
-
-
-# --- Closed periods -------------------------------------------------------------------------------------------------------------
-
-
-def test_an_item_in_a_closed_period_is_never_sent(pipeline: ExternalPipeline, service: FaultyService) -> None:
-    close(pipeline, DAY)
-    batch_id = pipeline.submit([item("mentor-1"), item("mentor-2", day=DAY + timedelta(days=1))])
-    pipeline.drain()
-    assert codes(pipeline, batch_id) == ["period_closed", None]
-    assert len(service.asked) == 1
-    close(pipeline, None)
-    pipeline.call(retry_failed_items, ADMIN, batch_id, ALL)
-    pipeline.drain()
-    assert (codes(pipeline, batch_id), len(service.asked)) == ([None, None], 2)
-
-
-def test_a_retry_of_what_the_service_refused_is_not_sent_once_the_period_is_closed(
-    pipeline: ExternalPipeline, service: FaultyService
-) -> None:
-    service.refusals = {"mentor-1": {"code": "mentor_inactive"}}
-    service.faults["mentor-1"].append(Fault.REFUSES)
-    batch_id = pipeline.submit(mentors(1))
-    pipeline.drain()
-    assert codes(pipeline, batch_id) == ["mentor_inactive"]
-    close(pipeline, DAY)
-    pipeline.call(retry_failed_items, ADMIN, batch_id, ALL)
-    pipeline.drain()
-    assert (codes(pipeline, batch_id), len(service.asked)) == (["period_closed"], 1)
-
-
-def test_what_was_sent_before_the_closing_is_unresolved_until_the_service_has_answered(
-    pipeline: ExternalPipeline, service: FaultyService, engine: Engine
-) -> None:
-    batch_id = pipeline.submit(mentors(2))
-    commands = pipeline.commands(batch_id)
-    with engine.begin() as connection:
-        # The requests are on their way.
-        mark_questions(connection, [OutcomeKey(str(batch_id), 0, 1)])
-    assert close(pipeline, DAY).period.unresolved == 1
-    pipeline.handle(pipeline.registration, commands)
-    pipeline.drain()
-    assert codes(pipeline, batch_id) == [None, "period_closed"]
-    assert close(pipeline, DAY).period.unresolved == 0
-    assert sum(service.activities().values()) == 1
-
-
-def test_a_closing_waits_for_the_mark_of_a_request(pipeline: ExternalPipeline, engine: Engine) -> None:
-    batch_id = pipeline.submit(mentors(1))
-    pipeline.commands(batch_id)
-    with looking(engine) as watcher, ThreadPoolExecutor(1) as pool:
-        with engine.begin() as connection:
-            mark_questions(connection, [OutcomeKey(str(batch_id), 0, 1)])
-            closing = pool.submit(close, pipeline, DAY)
-            eventually(lambda: watcher.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
-        assert closing.result(PATIENCE_S).period.unresolved == 1
-    pipeline.drain()

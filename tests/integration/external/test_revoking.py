@@ -6,9 +6,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
 import pytest
-from sqlalchemy import Connection, Engine, Row, create_engine, text
+from sqlalchemy import Engine, Row, create_engine, text
 
 from consumers.external.adapter import ExternalRegistration
 from consumers.upkeep.purger import PurgePolicy, Purger
@@ -16,69 +15,25 @@ from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import PreconditionError, RevocationUnavailableError
 from orchestrator.batches.model import UNRESOLVED, Actor, Idempotency, KeptItem, RevocationRequest, Revoked, Role
 from orchestrator.batches.operations import delete_batch
-from orchestrator.batches.records import ActivityRecords
 from orchestrator.batches.revoke import RevocationPolicy, foresee_revocation, revoke_batch
 from orchestrator.process.failpoints import Failpoint, InjectedError
 from orchestrator.process.settings import Settings
-from orchestrator.registration.external_revoking import ExternalRecords
 from orchestrator.registration.periods import PostgresPeriods
-from orchestrator.registration.records import InProcessRecords
 from orchestrator.replay.promote import Promoted
 from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.revocation_requests import RevocationKey, note_resent, overdue_requests
 from orchestrator.verification.verify import verify
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import Topic
 from schemas.ids import DerivedIds
 from schemas.statuses import KeptBecause
-from tests.integration.test_external_registration import NEVER, ExternalPipeline, decide, in_process, own_activities
-from tests.integration.test_intake_limits import is_woken, relay
 from tests.support.closing import close
-from tests.support.faulty_service import Asked, Fault, FaultyService, faulty_service, impatient
+from tests.support.external import NEVER, RevokingPipeline, decide, in_process, own_activities
+from tests.support.faulty_service import Asked, Fault, FaultyService
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, DAY, mentors, record, standard_directory
 from tests.support.plans import without_indexes
-from tests.support.replaying import RecordingPipeline, promoted
+from tests.support.relay_wakeup import is_woken, relay
+from tests.support.replaying import promoted
 from tests.support.revoking import POLICY, REASON, revoke, revoke_one
-
-COMMANDS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
-
-
-class RevokingPipeline(ExternalPipeline, RecordingPipeline):
-    """The flow with a service that revokes."""
-
-    def records(self, connection: Connection) -> ActivityRecords:
-        return InProcessRecords(connection, ExternalRecords(connection, bulk_threshold_items=2))
-
-    def registered(self, count: int) -> UUID:
-        """A batch whose items the service has registered."""
-        batch_id = self.submit(mentors(count))
-        self.drain()
-        return batch_id
-
-    def requests(self) -> list[OutgoingEvent]:
-        """The commands that a revocation has sent."""
-        self.relay()
-        return self.take(*COMMANDS)
-
-    def announced(self) -> list[dict[str, Any]]:
-        """The revocations that upstream services have heard of."""
-        self.relay()
-        taken = self.take(Topic.LIFECYCLE)
-        return [orjson.loads(each.value) for each in taken if dict(each.headers)["ce_type"].endswith(b"ActivitiesRevoked.v1")]
-
-    def shown(self, batch_id: UUID) -> list[tuple[bool, str | None]]:
-        """Of each item, whether it is revoked, and what became of the request."""
-        return [(item.revocation is not None, item.revocation_request) for item in self.status(batch_id).items]
-
-
-@pytest.fixture
-def service() -> Iterator[FaultyService]:
-    with faulty_service() as service:
-        yield service
-
-
-@pytest.fixture
-def asking(settings: Settings, service: FaultyService) -> Settings:
-    return impatient(settings, service)
 
 
 @pytest.fixture
