@@ -16,9 +16,9 @@ from orchestrator.files.documents import documents_by_line, one_document
 from orchestrator.files.mistakes import BadFileError, FileMistake
 from orchestrator.files.registrations import read_registrations
 from orchestrator.files.submissions import FileSubmission, Given, read_submissions
-from tests.unit.test_files_submissions import ITEM, item_of, mistakes
-from tests.unit.test_files_submissions import lines as ndjson
-from tests.unit.test_files_tables import values
+from tests.support.read_submissions import ITEM, item_of, mistakes
+from tests.support.read_submissions import lines as ndjson
+from tests.support.read_tables import values
 
 HEADER = "mentor,type,date,minutes,notes"
 LINE = "m-1,x,2026-03-25,60,"

@@ -3,7 +3,6 @@
 import json
 from datetime import date
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,21 +19,10 @@ from schemas.api.retries import read_retry
 from schemas.api.submissions import read_submission
 from schemas.fields import INT32_MAX
 from schemas.mistakes import MOST_MISTAKES
+from tests.support.read_submissions import ITEM, NOTHING, item_of, lines, mistakes
 
 DATA = Path(__file__).parents[1] / "data"
 SPREADSHEETS = DATA / "small" / "spreadsheets"
-NOTHING = Given()
-ITEM = {"mentor_id": "m-1", "activity_type": "x", "activity_date": "2026-03-25", "duration_minutes": 60}
-
-
-def lines(*documents: Any) -> bytes:
-    return "\n".join(json.dumps(each) for each in documents).encode()
-
-
-def mistakes(name: str, raw: bytes, given: Given = NOTHING) -> list[str]:
-    with pytest.raises(BadFileError) as refusal:
-        read_submissions(name, raw, given)
-    return [str(mistake) for mistake in refusal.value.mistakes]
 
 
 def test_a_table_becomes_a_submission_that_the_api_accepts() -> None:
@@ -150,11 +138,6 @@ def test_the_format_of_standard_input_is_recognized_by_its_content(raw: bytes, b
 )
 def test_a_file_without_a_submission_is_refused(name: str, raw: bytes, expected: str) -> None:
     assert mistakes(name, raw)[0].startswith(expected)
-
-
-def item_of(item_id: str, **values: Any) -> dict[str, Any]:
-    """An item as the results contain it."""
-    return {"item_id": item_id, "status": "failed", **ITEM, "notes": None} | values
 
 
 def test_corrections_come_from_a_table_or_from_json() -> None:

@@ -18,19 +18,10 @@ from orchestrator.files.encodings import UTF8_LETTER, misread_part
 from orchestrator.files.mistakes import BadFileError
 from orchestrator.files.registrations import COLUMNS, read_registrations
 from schemas.spelling import canonical
+from tests.support.read_tables import mistakes, values
 
 SPREADSHEETS = Path(__file__).parents[1] / "data" / "small" / "spreadsheets"
 HEADER = ["mentor_id", "activity_type", "activity_date", "duration_minutes", "notes"]
-
-
-def values(name: str, raw: bytes) -> list[dict[str, Any]]:
-    return [dict(record.values) for record in read_registrations(name, raw).rows]
-
-
-def mistakes(name: str, raw: bytes) -> list[str]:
-    with pytest.raises(BadFileError) as refusal:
-        read_registrations(name, raw)
-    return [str(mistake) for mistake in refusal.value.mistakes]
 
 
 def workbook(*rows: list[Any], **others: list[list[Any]]) -> bytes:

@@ -11,13 +11,9 @@ from orchestrator.files import number_formats, packages, workbooks
 from orchestrator.files.cells import BrokenCell, Cell, FormulaError, Number, ShownText, UnsavedFormula
 from orchestrator.files.delimited import UnreadableFileError
 from orchestrator.files.workbooks import Sheet, first_sheet
-from tests.unit.test_files_workbooks import HEADER, MAIN, RELATIONSHIPS, TEXT, raw_workbook, zipped
+from tests.support.workbooks import HEADER, MAIN, RELATIONSHIPS, TEXT, moment, raw_workbook, zipped
 
 PACKAGE = "http://schemas.openxmlformats.org/package/2006/relationships"
-
-
-def moment(*parts: int) -> datetime:
-    return datetime(*parts)  # type: ignore[arg-type]  # noqa: DTZ001 - as a workbook has it
 
 
 def parts_of(raw: bytes) -> dict[str, str]:
