@@ -1,6 +1,6 @@
 """The ports to storage in memory, so that tests of the domain need no server.
 
-`tests/support/port_contract.py` holds this implementation and PostgreSQL to the same behaviour. It does not imitate locks (one transaction
+`tests/support/port_contract` holds this implementation and PostgreSQL to the same behaviour. It does not imitate locks (one transaction
 runs at a time), NOTIFY and row level security, because they do not show in what a port returns.
 """
 
