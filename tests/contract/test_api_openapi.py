@@ -153,7 +153,7 @@ def test_every_link_leads_to_its_operation(api_schema: Any, standard_api: ApiSer
     headers = {"Authorization": f"Bearer {standard_api.token(Role.ADMIN, sub=COORDINATOR)}"}
     linked: set[str] = set()
 
-    # The event stream of an unfinished batch does not end (`test_api_following` reads streams).
+    # The event stream of an unfinished batch does not end (`following/test_streams.py` reads streams).
     class Machine(api_schema.exclude(operation_id="followBatch").as_state_machine()):  # type: ignore[misc]  # made at run time
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
             return {"headers": headers, "timeout": 30}
