@@ -3,85 +3,26 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any, cast
-from uuid import UUID
 
-import orjson
 import pytest
 
-from orchestrator.batches.access import may_see
-from orchestrator.batches.erasing import erase_notes
-from orchestrator.batches.errors import (
-    ConflictError,
-    ForbiddenError,
-    InvalidRequestError,
-    KeyReusedError,
-    NotFoundError,
-    PreconditionError,
-)
-from orchestrator.batches.model import (
-    Actor,
-    BatchFilter,
-    CorrectedItem,
-    Idempotency,
-    ItemValues,
-    NewBatch,
-    NewItem,
-    RetryRequest,
-    RevocationRequest,
-    Role,
-    Submitted,
-)
+from orchestrator.batches.errors import ConflictError, ForbiddenError, InvalidRequestError, KeyReusedError, PreconditionError
+from orchestrator.batches.model import CorrectedItem, Idempotency, ItemValues, NewItem, RetryRequest, Role, Submitted
 from orchestrator.batches.operations import (
     cancel_batch,
     delete_batch,
-    dismiss_batch,
     get_item,
-    list_batches,
     relabel_batch,
     retry_failed_items,
     submit_bulk_registration,
 )
-from orchestrator.batches.repository import ActivityRepository
-from orchestrator.batches.revoke import foresee_revocation, revoke_activity, revoke_batch
-from orchestrator.batches.templates import create_template, delete_template, replace_template
-from schemas.envelope import OutgoingEvent, Topic
+from schemas.envelope import Topic
 from schemas.events import MAX_PART_ITEMS
-from schemas.ids import DerivedIds, new_batch_id
+from schemas.ids import DerivedIds
 from schemas.mistakes import MOST_MISTAKES
 from tests.support.memory_flow import MemoryFlow
 from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, item, mentors
-
-SENDER = Actor(ORGANIZATION, "the-sender", Role.SERVICE, channel="the-channel")
-TRACE = "ab" * 16
-
-
-def the_batch(*items: NewItem, override: bool = False) -> NewBatch:
-    return NewBatch(new_batch_id(), COORDINATOR, "the label", override, items, TRACE)
-
-
-def published(flow: MemoryFlow, *topics: Topic) -> list[tuple[str, dict[str, Any]]]:
-    """Type and data of what was published on these topics since the last call. Checks that the trace is the batch's."""
-    flow.relay()
-    return [read(event) for event in flow.take(*topics)]
-
-
-def read(event: OutgoingEvent) -> tuple[str, dict[str, Any]]:
-    headers = {name: value.decode() for name, value in event.headers}
-    assert headers["traceparent"].split("-")[1] == TRACE
-    return headers["ce_type"].split(".")[2], orjson.loads(event.value)
-
-
-def submit(flow: MemoryFlow, batch: NewBatch) -> UUID:
-    flow.call(submit_bulk_registration, SENDER, batch)
-    return batch.batch_id
-
-
-def finish(flow: MemoryFlow) -> None:
-    """Handles everything, and drops what was published about it."""
-    flow.drain()
-    flow.take(Topic.BATCHES, Topic.LIFECYCLE)
-
+from tests.support.told import SENDER, TRACE, failing, finish, published, submit, the_batch
 
 # --- Submission -------------------------------------------------------------------------------------------------------------------
 
@@ -148,10 +89,6 @@ def test_a_caller_who_may_not_submit_is_refused_before_the_coordinator_is_looked
 
 
 # --- Retry ------------------------------------------------------------------------------------------------------------------------
-
-
-def failing(count: int) -> list[NewItem]:
-    return [item(f"nobody-{number}") for number in range(count)]
 
 
 def test_a_retry_is_published_in_order_with_its_corrections_and_without_notes(flow: MemoryFlow) -> None:
@@ -419,91 +356,3 @@ def test_a_key_of_an_edit_belongs_to_one_edit(flow: MemoryFlow) -> None:
     )
     with pytest.raises(KeyReusedError):
         flow.call(relabel_batch, ADMIN, batch_id, "newest", idempotency=Idempotency("key", b"second"))
-
-
-# --- Who may see it -------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_batch_is_visible_to_its_organization_and_to_its_own_coordinator(flow: MemoryFlow) -> None:
-    batch = flow.status(submit(flow, the_batch(*mentors(1)))).batch
-    seen = {
-        (role, subject, organization): may_see(Actor(organization, subject, role), batch)
-        for role in Role
-        for subject in (COORDINATOR, "somebody")
-        for organization in (ORGANIZATION, "org-other")
-    }
-    assert {caller for caller, sees in seen.items() if sees} == {
-        (role, subject, ORGANIZATION)
-        for role in Role
-        for subject in (COORDINATOR, "somebody")
-        if role is not Role.COORDINATOR or subject == COORDINATOR
-    }
-
-
-AUDITOR = Actor(ORGANIZATION, "auditor", Role.AUDITOR)
-NOBODYS = new_batch_id()
-NOTHING = cast("Any", None)
-
-CHANGES: dict[str, Callable[[ActivityRepository, Actor], object]] = {
-    "submit": lambda repository, actor: submit_bulk_registration(repository, actor, the_batch(*mentors(1))),
-    "retry": lambda repository, actor: retry_failed_items(repository, actor, NOBODYS, RetryRequest()),
-    "cancel": lambda repository, actor: cancel_batch(repository, actor, NOBODYS, None),
-    "relabel": lambda repository, actor: relabel_batch(repository, actor, NOBODYS, "new"),
-    "dismiss": lambda repository, actor: dismiss_batch(repository, actor, NOBODYS),
-    "delete": lambda repository, actor: delete_batch(repository, actor, NOBODYS),
-    "erase notes": lambda repository, actor: erase_notes(repository, NOTHING, actor, NOBODYS, NOBODYS),
-    "revoke a batch": lambda repository, actor: revoke_batch(
-        repository, NOTHING, actor, NOBODYS, RevocationRequest("x", None), NOTHING
-    ),
-    "foresee a revocation": lambda repository, actor: foresee_revocation(
-        repository, NOTHING, actor, NOBODYS, RevocationRequest("x", None), NOTHING
-    ),
-    "revoke an activity": lambda repository, actor: revoke_activity(repository, NOTHING, actor, NOBODYS, "x", NOTHING),
-    "create a template": lambda repository, actor: create_template(
-        repository, NOTHING, actor, NOTHING, Idempotency("key", b"hash")
-    ),
-    "replace a template": lambda repository, actor: replace_template(
-        repository, NOTHING, actor, NOBODYS, NOTHING, Idempotency("key", b"hash")
-    ),
-    "delete a template": lambda repository, actor: delete_template(
-        repository, NOTHING, actor, NOBODYS, Idempotency("key", b"hash")
-    ),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_an_auditor_is_refused_each_change_before_anything_is_looked_up(
-    flow: MemoryFlow, change: Callable[[ActivityRepository, Actor], object]
-) -> None:
-    """The API refuses auditors before it calls an operation. The operation does not rely on that."""
-    with pytest.raises(ForbiddenError) as refused:
-        flow.call(change, AUDITOR)
-    assert refused.value.code == "role_may_not"
-
-
-def test_a_coordinator_can_not_list_batches_of_colleagues(flow: MemoryFlow) -> None:
-    submit(flow, the_batch(*mentors(1)))
-    for wanted, found in ((COORDINATOR, 1), (None, 1), ("coord-2", 0)):
-        page = flow.call(list_batches, COORDINATOR_ACTOR, BatchFilter(coordinator_id=wanted))
-        assert (len(page.batches), page.total) == (found, found)
-        theirs = flow.call(list_batches, replace(COORDINATOR_ACTOR, subject="coord-2"), BatchFilter(coordinator_id=wanted))
-        assert (len(theirs.batches), theirs.total) == (0, 0)
-
-
-def test_an_item_is_shown_only_with_its_own_history(flow: MemoryFlow) -> None:
-    batch_id = submit(flow, the_batch(*failing(2)))
-    finish(flow)
-    ids = DerivedIds(batch_id)
-    flow.call(retry_failed_items, ADMIN, batch_id, RetryRequest(item_ids=[ids.item_id(0)]))
-    finish(flow)
-    for position, attempts in ((0, [1]), (1, [])):
-        shown, history = flow.call(get_item, ADMIN, batch_id, ids.item_id(position))
-        assert (shown.position, shown.values.mentor_id, [each.attempt for each in history]) == (
-            position,
-            f"nobody-{position}",
-            attempts,
-        )
-    for stranger in (ids.item_id(2), DerivedIds(new_batch_id()).item_id(0)):
-        with pytest.raises(NotFoundError) as refused:
-            flow.call(get_item, ADMIN, batch_id, stranger)
-        assert refused.value.code == "item_not_found"
