@@ -19,6 +19,7 @@ from api.console.pages import STATIC
 from orchestrator.batches.model import Idempotency, TemplateValues, TemplateView
 from orchestrator.batches.templates import create_template
 from orchestrator.process.settings import Settings
+from orchestrator.storage.templates import PostgresTemplates
 from orchestrator.webhooks.model import MAX_WEBHOOKS
 from schemas.ids import new_batch_id
 from tests.browser.conftest import Watch, photograph
@@ -100,7 +101,7 @@ def filled(settings: Settings, engine: Engine, rows: int) -> Iterator[Filled]:
                 f"Mandagsgruppen {number + 1}", tuple(f"mentor-{each}" for each in range(number + 1)), "visit", 90, 1
             )
             view = TemplateView(new_batch_id(), ORGANIZATION, COORDINATOR, group, 1, datetime(1970, 1, 1, tzinfo=UTC))
-            pipeline.call_with_templates(create_template, COORDINATOR_ACTOR, view, Idempotency(f"group-{number}", b""))
+            pipeline.call_with(PostgresTemplates, create_template, COORDINATOR_ACTOR, view, Idempotency(f"group-{number}", b""))
         webhooks = [
             make_webhook(engine, settings, f"https://hooks.example.org/{number}") for number in range(min(rows, MAX_WEBHOOKS))
         ]

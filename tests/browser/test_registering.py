@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 from orchestrator.batches.model import Idempotency, TemplateValues, TemplateView
 from orchestrator.batches.templates import create_template
 from orchestrator.process.settings import Settings
+from orchestrator.storage.templates import PostgresTemplates
 from schemas.ids import new_batch_id
 from schemas.paths import API_PATH, API_ROOT
 from tests.browser.conftest import Watch, log_in, photograph
@@ -109,7 +110,9 @@ def test_many_groups_take_few_requests(registering: Registering, page: Page) -> 
     for number in range(12):
         group = TemplateValues(f"Group {number}", BERGEN[number : number + 2], "talk", 60, number % 7 + 1)
         view = TemplateView(new_batch_id(), ORGANIZATION, COORDINATOR, group, 1, datetime(1970, 1, 1, tzinfo=UTC))
-        registering.pipeline.call_with_templates(create_template, COORDINATOR_ACTOR, view, Idempotency(f"group-{number}", b""))
+        registering.pipeline.call_with(
+            PostgresTemplates, create_template, COORDINATOR_ACTOR, view, Idempotency(f"group-{number}", b"")
+        )
         registering.pipeline.submit(
             [item(each, kind="talk") for each in group.mentor_ids], label=f"Group {number}, {today:%d.%m.%Y}"
         )

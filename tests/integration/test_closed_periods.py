@@ -98,7 +98,9 @@ def test_a_revocation_keeps_what_is_in_a_closed_period_for_every_role(pipeline: 
     pipeline.drain()
     close(pipeline, DAY)
     ids = DerivedIds(batch_id)
-    foreseen = pipeline.call_with_records(foresee_revocation, COORDINATOR_ACTOR, batch_id, RevocationRequest("x"), POLICY)
+    foreseen = pipeline.call_with(
+        pipeline.records, foresee_revocation, COORDINATOR_ACTOR, batch_id, RevocationRequest("x"), POLICY
+    )
     assert [(kept.item_id, kept.code) for kept in foreseen.kept] == [(ids.item_id(0), "period_closed")]
     done = revoke(pipeline, batch_id, actor=ADMIN)
     assert (done.revoked, [(kept.item_id, kept.code) for kept in done.kept]) == (1, [(ids.item_id(0), "period_closed")])

@@ -94,7 +94,7 @@ def revoked(pipeline: Pipeline) -> list[OutgoingEvent]:
     batch_id = pipeline.submit(mentors(2))
     pipeline.drain()
     policy = RevocationPolicy(timedelta(days=30))
-    pipeline.call_with_records(revoke_batch, ADMIN, batch_id, RevocationRequest("Ola Nordmann was ill", None), policy)
+    pipeline.call_with(pipeline.records, revoke_batch, ADMIN, batch_id, RevocationRequest("Ola Nordmann was ill", None), policy)
     pipeline.drain()
     return pipeline.take(Topic.LIFECYCLE)
 

@@ -38,6 +38,8 @@ from orchestrator.batches.model import (
 from orchestrator.batches.periods import PeriodRequest, PeriodSaved
 from orchestrator.batches.revoke import RevocationPolicy, revoke_activity, revoke_batch
 from orchestrator.process.failpoints import Failpoint
+from orchestrator.storage.notes import PostgresNotes
+from orchestrator.storage.templates import PostgresTemplates
 from schemas.corrections import Correction
 from schemas.envelope import CONTENT_TYPE_JSON, OutgoingEvent, Topic
 from schemas.events import BATCH_SUBMITTED
@@ -343,8 +345,15 @@ class Simulation(RuleBasedStateMachine):
                 assert {kept.code for kept in answer.kept} <= reasons, f"kept without a reason: {answer.kept}"
                 self._judge_answer(answer.batch)
 
-        call = self.world.call_with_records(
-            "the revocation", revoke_batch, _actor(asked), done, UUID(asked.batch_id), request, _POLICY
+        call = self.world.call_with(
+            "the revocation",
+            self.world.database.pipeline.records,
+            revoke_batch,
+            _actor(asked),
+            done,
+            UUID(asked.batch_id),
+            request,
+            _POLICY,
         )
         self._do(call, fate, f"revoke {asked.batch_id} {chosen}")
 
@@ -366,8 +375,15 @@ class Simulation(RuleBasedStateMachine):
             elif isinstance(answer, RevokedActivity):
                 ask.revoked = int(not answer.was_revoked_before)
 
-        call = self.world.call_with_records(
-            "the revocation of one", revoke_activity, _actor(asked), done, UUID(activity.activity_id), "a mistake", _POLICY
+        call = self.world.call_with(
+            "the revocation of one",
+            self.world.database.pipeline.records,
+            revoke_activity,
+            _actor(asked),
+            done,
+            UUID(activity.activity_id),
+            "a mistake",
+            _POLICY,
         )
         self._do(call, fate, f"revoke the activity of {activity.batch_id}, {activity.position}")
 
@@ -386,7 +402,7 @@ class Simulation(RuleBasedStateMachine):
                 asked.erased.add(chosen)
 
         item_id = DerivedIds(UUID(asked.batch_id)).item_id(chosen)
-        call = self.world.call_with_notes("the erasure", erase_notes, _actor(asked), done, UUID(asked.batch_id), item_id)
+        call = self.world.call_with("the erasure", PostgresNotes, erase_notes, _actor(asked), done, UUID(asked.batch_id), item_id)
         self._do(call, fate, f"erase the notes of {asked.batch_id}, {chosen}")
 
     @operation(4, organization=st.sampled_from(ORGANIZATIONS), day=st.sampled_from(CLOSINGS), fate=fates)
@@ -479,7 +495,9 @@ class Simulation(RuleBasedStateMachine):
         # The time is the database's.
         view = TemplateView(template_id, asked.organization_id, COORDINATOR, values, 1, datetime.min.replace(tzinfo=UTC))
         idempotency = Idempotency(asked.key, asked.key.encode())
-        call = self.world.call_with_templates("the saving", templates.create_template, _admin(asked), done, view, idempotency)
+        call = self.world.call_with(
+            "the saving", PostgresTemplates, templates.create_template, _admin(asked), done, view, idempotency
+        )
         self._do(call, fate, f"save {asked.key} as {template_id}")
 
     @operation(2, index=indexes, group=groups, fate=fates)
@@ -499,8 +517,8 @@ class Simulation(RuleBasedStateMachine):
 
         key = Idempotency(f"{asked.key} {number}", b"")
         identity, values = UUID(asked.template_id), TemplateValues(*group)
-        call = self.world.call_with_templates(
-            "the change", templates.replace_template, _admin(asked), done, identity, values, key
+        call = self.world.call_with(
+            "the change", PostgresTemplates, templates.replace_template, _admin(asked), done, identity, values, key
         )
         self._do(call, fate, f"replace {asked.template_id}")
         if answered and was_alone:
@@ -519,7 +537,9 @@ class Simulation(RuleBasedStateMachine):
 
         key = Idempotency(f"{asked.key} deleted {self._numbers}", b"")
         identity = UUID(asked.template_id)
-        call = self.world.call_with_templates("the deletion", templates.delete_template, _admin(asked), done, identity, key)
+        call = self.world.call_with(
+            "the deletion", PostgresTemplates, templates.delete_template, _admin(asked), done, identity, key
+        )
         self._do(call, fate, f"delete the template {asked.template_id}")
 
     def _some_template(self, index: int) -> TemplateAsked | None:

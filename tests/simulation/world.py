@@ -17,8 +17,7 @@ from consumers.upkeep.sweeper import Sweeper, SweepPolicy
 from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Actor
 from orchestrator.batches.periods import PeriodRequest, PeriodSaved
-from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository, NotesStore, TemplateStore
+from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.keys import SigningKey
 from orchestrator.replay.promote import promote
@@ -42,6 +41,7 @@ from tests.support.pipeline import Pipeline
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
+Port = TypeVar("Port")
 
 MEMBERS = 2
 RELAYS = 2
@@ -274,41 +274,18 @@ class World:
         """A client's call. `done` is called with the result, with the refusal, or with `Unanswered`."""
         return self._called(name, lambda: self.database.pipeline.call(operation, actor, *arguments, **named), done)
 
-    def call_with_records(
+    def call_with(
         self,
         name: str,
-        operation: Callable[Concatenate[ActivityRepository, ActivityRecords, Actor, Arguments], Returned],
+        port: Callable[[Connection], Port],
+        operation: Callable[Concatenate[ActivityRepository, Port, Actor, Arguments], Returned],
         actor: Actor,
         done: Callable[[Returned | OperationError | Unanswered], None],
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Action:
-        """The same for an operation that revokes activities."""
-        return self._called(name, lambda: self.database.pipeline.call_with_records(operation, actor, *arguments, **named), done)
-
-    def call_with_templates(
-        self,
-        name: str,
-        operation: Callable[Concatenate[ActivityRepository, TemplateStore, Actor, Arguments], Returned],
-        actor: Actor,
-        done: Callable[[Returned | OperationError | Unanswered], None],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Action:
-        """The same for an operation on templates."""
-        return self._called(name, lambda: self.database.pipeline.call_with_templates(operation, actor, *arguments, **named), done)
-
-    def call_with_notes(
-        self,
-        name: str,
-        operation: Callable[Concatenate[ActivityRepository, NotesStore, Actor, Arguments], Returned],
-        actor: Actor,
-        done: Callable[[Returned | OperationError | Unanswered], None],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Action:
-        """The same for an operation that erases notes."""
-        return self._called(name, lambda: self.database.pipeline.call_with_notes(operation, actor, *arguments, **named), done)
+        """The same for an operation that needs another port."""
+        return self._called(name, lambda: self.database.pipeline.call_with(port, operation, actor, *arguments, **named), done)
 
     @staticmethod
     def _called(name: str, ask: Callable[[], Returned], done: Callable[[Returned | OperationError | Unanswered], None]) -> Action:

@@ -18,15 +18,13 @@ from consumers.splitter import SplitterHandler
 from orchestrator.batches import operations
 from orchestrator.batches.model import Actor, ItemFilter, ItemValues, NewBatch, NewItem, Role, StatusView
 from orchestrator.batches.records import ActivityRecords
-from orchestrator.batches.repository import ActivityRepository, NotesStore, TemplateStore
+from orchestrator.batches.repository import ActivityRepository
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.registration.records import InProcessRecords
 from orchestrator.storage import outbox
 from orchestrator.storage.database import create_database_engine, transact
-from orchestrator.storage.notes import PostgresNotes
 from orchestrator.storage.repository import PostgresActivityRepository
-from orchestrator.storage.templates import PostgresTemplates
 from schemas.envelope import OutgoingEvent, Topic, open_envelope
 from schemas.events import EventData
 from schemas.ids import new_batch_id
@@ -34,6 +32,7 @@ from tests.support.contents import Contents
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
+Port = TypeVar("Port")
 
 ORGANIZATION = "org-standard"
 COORDINATOR = "coord-1"
@@ -116,57 +115,24 @@ class Pipeline:
             organizations=[actor.organization_id],
         )
 
-    def call_with_records(
+    def call_with(
         self,
-        operation: Callable[Concatenate[ActivityRepository, ActivityRecords, Actor, Arguments], Returned],
+        port: Callable[[Connection], Port],
+        operation: Callable[Concatenate[ActivityRepository, Port, Actor, Arguments], Returned],
         actor: Actor,
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Returned:
-        """The same for an operation that takes activities back."""
+        """The same for an operation that needs another port: templates, notes, or `records` for one that takes activities back."""
         return transact(
             self.api,
-            lambda connection: operation(
-                PostgresActivityRepository(connection), self.records(connection), actor, *arguments, **named
-            ),
+            lambda connection: operation(PostgresActivityRepository(connection), port(connection), actor, *arguments, **named),
             organizations=[actor.organization_id],
         )
 
     def records(self, connection: Connection) -> ActivityRecords:
         """Returns the activities as the API reaches them."""
         return InProcessRecords(connection)
-
-    def call_with_templates(
-        self,
-        operation: Callable[Concatenate[ActivityRepository, TemplateStore, Actor, Arguments], Returned],
-        actor: Actor,
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Returned:
-        """The same for an operation on templates."""
-        return transact(
-            self.api,
-            lambda connection: operation(
-                PostgresActivityRepository(connection), PostgresTemplates(connection), actor, *arguments, **named
-            ),
-            organizations=[actor.organization_id],
-        )
-
-    def call_with_notes(
-        self,
-        operation: Callable[Concatenate[ActivityRepository, NotesStore, Actor, Arguments], Returned],
-        actor: Actor,
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Returned:
-        """The same for an operation that erases notes."""
-        return transact(
-            self.api,
-            lambda connection: operation(
-                PostgresActivityRepository(connection), PostgresNotes(connection), actor, *arguments, **named
-            ),
-            organizations=[actor.organization_id],
-        )
 
     def status(self, batch_id: UUID, *, actor: Actor = ADMIN) -> StatusView:
         """Returns the batch with all its items."""

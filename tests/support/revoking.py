@@ -23,9 +23,11 @@ def revoke(
     **named: Any,
 ) -> Revoked:
     """Takes back a batch, or some of its items."""
-    return pipeline.call_with_records(revoke_batch, actor, batch_id, RevocationRequest(reason, item_ids), POLICY, **named)
+    return pipeline.call_with(
+        pipeline.records, revoke_batch, actor, batch_id, RevocationRequest(reason, item_ids), POLICY, **named
+    )
 
 
 def revoke_one(pipeline: Pipeline, activity_id: UUID, *, actor: Actor = COORDINATOR_ACTOR, **named: Any) -> RevokedActivity:
     """Takes back one activity."""
-    return pipeline.call_with_records(revoke_activity, actor, activity_id, REASON, POLICY, **named)
+    return pipeline.call_with(pipeline.records, revoke_activity, actor, activity_id, REASON, POLICY, **named)

@@ -139,7 +139,7 @@ def test_second_call_makes_no_second_request_and_checks_no_precondition(
 def test_dry_run_asks_nobody(pipeline: RevokingPipeline, service: FaultyService) -> None:
     batch_id = pipeline.registered(2)
     version = pipeline.status(batch_id).batch.version
-    foreseen = pipeline.call_with_records(foresee_revocation, ADMIN, batch_id, RevocationRequest(REASON), POLICY)
+    foreseen = pipeline.call_with(pipeline.records, foresee_revocation, ADMIN, batch_id, RevocationRequest(REASON), POLICY)
     assert (foreseen.unresolved, foreseen.batch.version) == (2, version)
     pipeline.drain()
     assert asked_to_revoke(service) == []
@@ -151,7 +151,7 @@ def test_window_counts_from_the_services_answer(pipeline: RevokingPipeline) -> N
     over = RevocationPolicy(timedelta(0))
 
     def called(actor: Actor) -> Revoked:
-        return pipeline.call_with_records(revoke_batch, actor, batch_id, RevocationRequest(REASON), over)
+        return pipeline.call_with(pipeline.records, revoke_batch, actor, batch_id, RevocationRequest(REASON), over)
 
     late = called(COORDINATOR_ACTOR)
     assert list(late.kept) == [KeptItem(DerivedIds(batch_id).item_id(0), KeptBecause.WINDOW_OVER)]
