@@ -11,13 +11,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
 from producers.producer import EventProducer
 from tests.support.databases import ReadyDatabases, migrated_template
 from tests.support.kafka import ReadyTopics, delete_topics, made_topics
+from tests.support.pipeline import Pipeline, standard_directory
 from tests.support.quick_folder import move_to_disk, quick_folder
 from tests.support.stack import EXTERNAL, Stack, check_choice, chosen_kind, running_stack
 from tests.support.waiting import HELD_S
@@ -178,6 +179,23 @@ def engine(settings: Settings) -> Iterator[Engine]:
     engine = create_database_engine(settings.worker_url, holding, connections=10, application_name="test")
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def owner(settings: Settings) -> Iterator[Engine]:
+    """Connections with the owner's rights: a test damages rows, or looks at all of them."""
+    engine = create_engine(settings.owner_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
+    """The flow with the standard directory, without a broker. A test runs it step by step."""
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    yield pipeline
+    pipeline.close()
 
 
 @pytest.fixture

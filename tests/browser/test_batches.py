@@ -23,20 +23,11 @@ from tests.browser.test_console import check
 from tests.browser.test_registering import respond
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, running_provider, with_console
-from tests.support.pipeline import COORDINATOR, Pipeline, item, mentors, standard_directory
+from tests.support.pipeline import COORDINATOR, Pipeline, item, mentors
 from tests.support.process import environment
 from tests.support.waiting import PATIENCE_S, eventually
 
 LIST = "async (path) => (await fetch(path, { headers: { 'X-Bulkreg-Console': '1' } })).json()"
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
-    """A pipeline that registers only when a test says so."""
-    standard_directory(engine)
-    pipeline = Pipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
 
 
 @pytest.fixture

@@ -5,31 +5,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, create_engine
 
 from orchestrator.batches.model import Role
 from orchestrator.process.settings import Settings
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.databases import fresh_database
-from tests.support.pipeline import Pipeline, standard_directory
+from tests.support.pipeline import Pipeline
 from tests.support.stack import Stack
-
-
-@pytest.fixture
-def owner(settings: Settings) -> Iterator[Engine]:
-    """Connections with the owner's role."""
-    engine = create_engine(settings.owner_url)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
-    """The flow behind the API, which a test runs step by step."""
-    standard_directory(engine)
-    pipeline = Pipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
 
 
 @pytest.fixture

@@ -4,20 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL
 
 from orchestrator.process.settings import Settings
 from tests.faults.proxy import PostgresProxy
-from tests.support.pipeline import Pipeline, standard_directory
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine) -> Iterator[Pipeline]:
-    """The flow with the standard directory, without a broker."""
-    standard_directory(engine)
-    pipeline = Pipeline(settings, engine)
-    yield pipeline
-    pipeline.close()
 
 
 @pytest.fixture
