@@ -15,9 +15,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner
 
-from cli.main import app
 from consumers.loop.dead_letters import KEPT_OF_LARGE_VALUE_BYTES
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
@@ -26,6 +24,7 @@ from schemas import events
 from schemas.envelope import MAX_DEAD_LETTER_BYTES, MAX_MESSAGE_BYTES, Topic
 from tests.faults.processes import are_at_their_ends, ends, running_roles, shown, whole
 from tests.faults.roles import wait_until_completed
+from tests.support.command_line import bulkreg
 from tests.support.databases import fresh_database
 from tests.support.kafka import Seen, altered, made_topics
 from tests.support.pipeline import Pipeline, item, standard_directory
@@ -226,13 +225,7 @@ def all_ends(settings: Settings) -> dict[tuple[str, int], int]:
 
 
 def command_line(settings: Settings, *arguments: str) -> tuple[int, str]:
-    environment = {
-        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
-        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
-        "BULKREG_HOME": None,
-    }
-    ran = CliRunner().invoke(app, arguments, env=environment)
+    ran = bulkreg(settings, *arguments)
     assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exception
     return ran.exit_code, ran.output
 

@@ -12,9 +12,7 @@ import orjson
 import psycopg2
 import pytest
 from sqlalchemy import Engine
-from typer.testing import CliRunner, Result
 
-from cli.main import app
 from compose.doctor import examine
 from compose.findings import Finding, State
 from consumers.reading.forgotten import records_ahead
@@ -26,6 +24,7 @@ from producers.producer import EventProducer
 from schemas.envelope import Topic
 from schemas.events import BATCH_SUBMITTED
 from tests.faults.roles import assert_exactly_once, running_flow, status_of, wait_until_completed
+from tests.support.command_line import bulkreg
 from tests.support.kafka import write_raw
 from tests.support.pipeline import DAY, ORGANIZATION, Pipeline, mentors
 from tests.support.raw_producer import RawRecord, produce
@@ -57,19 +56,6 @@ class OlderCopy:
             connection.autocommit = True
             for statement in statements:
                 cursor.execute(statement)
-
-
-def environment(settings: Settings) -> dict[str, str | None]:
-    return {
-        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
-        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
-        "BULKREG_HOME": None,
-    }
-
-
-def bulkreg(settings: Settings, *arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments, env=environment(settings))
 
 
 def compared(settings: Settings) -> Finding:

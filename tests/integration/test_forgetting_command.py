@@ -11,9 +11,8 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from cli.main import app
 from consumers.reading.topic_reader import TopicReader
 from orchestrator.batches.model import RetryRequest
 from orchestrator.batches.operations import retry_failed_items
@@ -23,6 +22,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from producers.producer import EventProducer
 from schemas.envelope import Topic
+from tests.support import command_line
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item
 from tests.support.replaying import RecordingPipeline, recording
 from tests.support.revoking import revoke
@@ -40,14 +40,7 @@ def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
 
 
 def bulkreg(settings: Settings, *arguments: str, key: str | None = KEY) -> Result:
-    environment = {
-        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
-        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
-        "BULKREG_FORGETTING_KEY": key,
-        "BULKREG_HOME": None,
-    }
-    return CliRunner().invoke(app, [*arguments, "--json"], env=environment)
+    return command_line.bulkreg(settings, *arguments, "--json", BULKREG_FORGETTING_KEY=key)
 
 
 def document(ran: Result) -> dict[str, Any]:

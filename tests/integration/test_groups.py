@@ -12,10 +12,9 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaExcep
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from cli.commands.groups import GroupedRole
-from cli.main import app
 from consumers.aggregator import AggregatorHandler
 from consumers.notifying.recording import RecordingHandler
 from consumers.registration import RegistrationHandler
@@ -27,6 +26,7 @@ from orchestrator.storage.consumer_groups import FIRST_GENERATION, note_generati
 from orchestrator.storage.progress import Position, advance_progress
 from producers.producer import EventProducer
 from schemas.envelope import Topic
+from tests.support import command_line
 from tests.support.kafka import replace_topic
 from tests.support.toy import command
 from tests.support.waiting import PATIENCE_S
@@ -163,13 +163,7 @@ def test_the_generation_never_decreases(engine: Engine) -> None:
 
 
 def bulkreg(settings: Settings, *arguments: str) -> Result:
-    environment = {
-        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
-        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
-        "BULKREG_HOME": None,
-    }
-    return CliRunner().invoke(app, ["groups", *arguments], env=environment)
+    return command_line.bulkreg(settings, "groups", *arguments)
 
 
 def test_the_command_lists_and_renews(settings: Settings, refused: set[str], handled: dict[int, Position]) -> None:

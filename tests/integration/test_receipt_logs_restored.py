@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from cli.main import app
 from cli.terminal.failures import ExitCode
 from consumers.notary import appending, published
 from consumers.notary import notary as notary_loop
@@ -38,6 +37,7 @@ from orchestrator.verification.receipts import Tampering, audit_logs, unknown_si
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.event_builders import checkpoint_signed
+from tests.support import command_line
 from tests.support.log_lines import logged
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
 from tests.support.receipts import (
@@ -363,15 +363,9 @@ def test_an_audit_of_a_log_that_was_signed_again_under_another_key_names_the_tru
 
 
 def bulkreg(settings: Settings, *arguments: str, signing_key: SigningKey | None = None) -> Result:
-    environment = {
-        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
-        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
-        "BULKREG_RECEIPTS_SIGNING_KEY": None if signing_key is None else signing_key.secret_text(),
-        "BULKREG_RECEIPTS_ORIGIN": ORIGIN,
-        "BULKREG_HOME": None,
-    }
-    return CliRunner().invoke(app, [*arguments, "--json"], env=environment)
+    key = None if signing_key is None else signing_key.secret_text()
+    others = {"BULKREG_RECEIPTS_SIGNING_KEY": key, "BULKREG_RECEIPTS_ORIGIN": ORIGIN}
+    return command_line.bulkreg(settings, *arguments, "--json", **others)
 
 
 def test_row_69_the_topic_is_asked_again_when_the_database_was_replaced(restoring: Restoring) -> None:

@@ -9,9 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from cli.main import app
 from consumers.reading.topic_reader import Span, TopicReader
 from orchestrator.batches.operations import delete_batch
 from orchestrator.process.settings import Settings
@@ -20,6 +19,7 @@ from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.verification.verify import verify
 from producers.producer import EventProducer
 from schemas.envelope import OutgoingEvent, Topic
+from tests.support import command_line
 from tests.support.audit import tampering
 from tests.support.kafka import committed_offsets, reading, write_raw
 from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors
@@ -42,13 +42,7 @@ def replay(settings: Settings, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def bulkreg(settings: Settings, *arguments: str) -> Result:
-    environment = {
-        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
-        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "BULKREG_TOPIC_PREFIX": settings.topic_prefix,
-        "BULKREG_HOME": None,
-    }
-    return CliRunner().invoke(app, ["replay", *arguments], env=environment)
+    return command_line.bulkreg(settings, "replay", *arguments)
 
 
 def everything_read(reader: TopicReader, spans: Sequence[Span]) -> list[tuple[Topic, bytes | None]]:

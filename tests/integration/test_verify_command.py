@@ -5,22 +5,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from typer.testing import CliRunner, Result
 
-from cli.main import app
 from compose import doctor
 from compose.findings import Finding, State
 from orchestrator.process.settings import Settings
+from tests.support.command_line import bulkreg
 from tests.support.pipeline import Pipeline, item, mentors
-
-
-def bulkreg(settings: Settings, *arguments: str) -> Result:
-    environment = {
-        "BULKREG_DATABASE_URL": settings.database_url.get_secret_value(),
-        "BULKREG_KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "BULKREG_HOME": None,
-    }
-    return CliRunner().invoke(app, arguments, env=environment)
 
 
 def test_the_checks_and_the_breaches_are_printed(pipeline: Pipeline, settings: Settings) -> None:
