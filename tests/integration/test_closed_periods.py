@@ -1,7 +1,6 @@
 """Closed periods on a real PostgreSQL: what is refused and kept, who may close and reopen, and what is written."""
 
 from datetime import date, timedelta
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -21,13 +20,9 @@ from schemas.ids import DerivedIds
 from tests.support.closing import close
 from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, DAY, ORGANIZATION, Pipeline, item, mentors
 from tests.support.revoking import POLICY, revoke, revoke_one
+from tests.support.sql import rows
 
 ONE_DAY = timedelta(days=1)
-
-
-def rows(pipeline: Pipeline, query: str) -> list[dict[str, Any]]:
-    with pipeline.engine.begin() as connection:
-        return [dict(row) for row in connection.execute(text(query)).mappings()]
 
 
 def codes(pipeline: Pipeline, batch_id: UUID) -> list[str | None]:

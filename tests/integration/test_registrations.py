@@ -24,21 +24,12 @@ from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import COORDINATOR, DAY, ORGANIZATION, Pipeline, item, mentors, record
 from tests.support.plans import without_indexes
+from tests.support.sql import execute, rows
 
 SERVICE = InProcessRegistrationService(EARLIEST_YEAR)
 AT = datetime(2026, 3, 26, 10, 11, 12, 131415, tzinfo=UTC)
 FUTURE, LONG_AGO = date(2999, 1, 1), date(1989, 12, 31)
 LIMIT_OF_NOTES = 2_000
-
-
-def execute(pipeline: Pipeline, statement: str, **values: object) -> None:
-    with pipeline.engine.begin() as connection:
-        connection.execute(text(statement), values)
-
-
-def rows(pipeline: Pipeline, query: str) -> list[dict[str, Any]]:
-    with pipeline.engine.begin() as connection:
-        return [dict(row) for row in connection.execute(text(query)).mappings()]
 
 
 def of(

@@ -34,6 +34,7 @@ from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, COORDINATOR_ACTOR, DAY, ORGANIZATION, TIMESTAMP_MS, Pipeline, item, mentors, record
 from tests.support.plans import rows_read, without_indexes
 from tests.support.revoking import POLICY, revoke, revoke_one
+from tests.support.sql import execute
 from tests.support.waiting import eventually
 
 _WAITS_FOR_A_ROW = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'tuple')"
@@ -44,11 +45,6 @@ COLLEAGUE = Actor(ORGANIZATION, "coord-2", Role.COORDINATOR)
 def rows(pipeline: Pipeline, query: str) -> list[Any]:
     with pipeline.engine.begin() as connection:
         return list(connection.execute(text(query)).all())
-
-
-def execute(pipeline: Pipeline, statement: str, **values: object) -> None:
-    with pipeline.engine.begin() as connection:
-        connection.execute(text(statement), values)
 
 
 def test_a_whole_batch_is_revoked(pipeline: Pipeline) -> None:

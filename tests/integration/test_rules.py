@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import text
 
 from orchestrator.batches.model import Actor, ItemError, NewBatch, NewItem, Role
 from orchestrator.batches.operations import submit_bulk_registration
@@ -15,22 +13,13 @@ from orchestrator.process.settings import EARLIEST_YEAR
 from orchestrator.registration.in_process import InProcessPrediction
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
+from tests.support.sql import execute, rows
 
 EAST, WEST = "Pacific/Kiritimati", "Pacific/Pago_Pago"
 """The two ends of the earth's time zones, 25 hours apart, so their dates always differ."""
 
 ACTIVE_FROM, ACTIVE_UNTIL = date(2026, 3, 10), date(2026, 3, 20)
 ONE_DAY = timedelta(days=1)
-
-
-def execute(pipeline: Pipeline, statement: str, **values: object) -> None:
-    with pipeline.engine.begin() as connection:
-        connection.execute(text(statement), values)
-
-
-def rows(pipeline: Pipeline, query: str) -> list[dict[str, Any]]:
-    with pipeline.engine.begin() as connection:
-        return [dict(row) for row in connection.execute(text(query)).mappings()]
 
 
 def answers(pipeline: Pipeline, *items: NewItem) -> list[ItemError | None]:
