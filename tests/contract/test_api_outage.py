@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.process.settings import Settings
+from tests.support.following import LISTENERS
 from tests.support.no_tls import NO_TLS
 from tests.support.ports import free_port
 from tests.support.process import environment
 from tests.support.waiting import PATIENCE_S, eventually
 
-LISTENERS = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
 CLIENTS = 8
 
 
