@@ -46,6 +46,7 @@ from schemas.events import BATCH_SUBMITTED
 from schemas.ids import DerivedIds
 from schemas.statuses import KeptBecause
 from tests.simulation.broker import Fetch, Outage, Stored
+from tests.simulation.database import Database
 from tests.simulation.forgery import FORGERIES, forged
 from tests.simulation.model import (
     CODES,
@@ -65,7 +66,7 @@ from tests.simulation.model import (
 from tests.simulation.processes import places_of
 from tests.simulation.snapshot import BatchRow, Group, Values
 from tests.simulation.tally import changes
-from tests.simulation.world import Action, Database, Fate, Unanswered, World
+from tests.simulation.world import Action, Fate, Unanswered, World
 
 ROLES = ("splitter", "registration", "aggregator")
 LOSABLE = (Topic.COMMANDS, Topic.COMMANDS_BULK, Topic.RESULTS)

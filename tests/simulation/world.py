@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, text
 
 from consumers.loop.raw_record import RawRecord
 from consumers.notary.published import published_checkpoints
@@ -18,26 +18,21 @@ from orchestrator.batches.errors import OperationError
 from orchestrator.batches.model import Actor
 from orchestrator.batches.periods import PeriodRequest, PeriodSaved
 from orchestrator.batches.repository import ActivityRepository
-from orchestrator.process.settings import Settings
-from orchestrator.receipts.keys import SigningKey
 from orchestrator.replay.promote import promote
 from orchestrator.replay.rebuild import TOPICS, ReadRecord, Replay
 from orchestrator.replay.shadow_tables import Difference
-from orchestrator.storage.database import create_database_engine
-from orchestrator.storage.receipt_checkpoints import add_key
 from orchestrator.verification.receipts import audit_logs
 from orchestrator.verification.verify import verify
 from schemas.envelope import OutgoingEvent, Topic
 from tests.simulation.broker import WRITTEN_AT_MS, Broker, Fetch, Outage
 from tests.simulation.checks import check_step
-from tests.simulation.interleaving import Crash, Deadlocks, Run, mark_statements, point
+from tests.simulation.database import KEY, Database
+from tests.simulation.interleaving import Crash, Run, point
 from tests.simulation.ledger import Ledger
-from tests.simulation.model import COORDINATOR, LEAVER, MENTORS, NEWCOMER, NORTH, ORGANIZATIONS, SOUTH, SOUTHERNER, Model
+from tests.simulation.model import COORDINATOR, LEAVER, NEWCOMER, NORTH, SOUTH, Model
 from tests.simulation.processes import ConsumerProcess, RelayProcess, notary_turn, share_out
 from tests.simulation.snapshot import EMPTY, Snapshot, take_snapshot
-from tests.support.audit import tampering
 from tests.support.closing import close
-from tests.support.pipeline import Pipeline
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -48,32 +43,9 @@ RELAYS = 2
 
 # Patience is set by parameters instead of waiting: no quiet item is that old for a day's patience, and every one is for none.
 _DAY = timedelta(days=1)
-
-_TABLES = (
-    "orchestrator.batch", "orchestrator.batch_item", "orchestrator.outcome", "orchestrator.item_history", "orchestrator.batch_part",
-    "orchestrator.batch_edit", "orchestrator.batch_dismissal", "orchestrator.template",
-    "orchestrator.tombstone", "orchestrator.outbox", "orchestrator.idempotency_key", "orchestrator.consumer_progress",
-    "orchestrator.sweep_mark", "orchestrator.sweep_watch", "registration.organization", "registration.mentor",
-    "registration.coordinator", "registration.coordinator_scope", "registration.activity_type", "registration.activity",
-    "registration.audit", "registration.period_change", "registration.notes_erasure",
-)  # fmt: skip
-_LOG_TABLES = tuple(
-    f"orchestrator.receipt_{table}" for table in ("log", "run", "batch", "node", "checkpoint", "published", "salt", "reading")
-)
-_EMPTY_LOGS = "; ".join(
-    [
-        *(
-            f"ALTER TABLE {table} DISABLE TRIGGER USER; DELETE FROM {table}; ALTER TABLE {table} ENABLE TRIGGER USER"
-            for table in _LOG_TABLES
-        ),
-        "UPDATE orchestrator.receipt_cursor SET appended_through = 0",
-    ]
-)
-_EMPTY_ALL = text(tampering("; ".join([*(f"DELETE FROM {table}" for table in _TABLES), _EMPTY_LOGS])))
 _AUDITED = text(
     "SELECT (SELECT count(*) FROM registration.audit), (SELECT count(*) FROM orchestrator.receipt_log WHERE signed_size < size)"
 )
-_KEY = SigningKey("bulkreg.simulated", b"\x07" * 32)
 
 _DIRECTORY_CHANGES = {
     ("south_in_scope", True): f"INSERT INTO registration.coordinator_scope VALUES (:org, '{COORDINATOR}', '{SOUTH}')",
@@ -108,61 +80,6 @@ class Action:
     name: str
     work: Callable[[], object]
     done: Callable[[BaseException | None], None]
-
-
-class Database:
-    """Connections for a whole run of the simulation, and a clean start for each example."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.deadlocks = Deadlocks()
-        self.workers = self._engine(settings, "worker")
-        self.pipeline = Pipeline(settings, self.workers)
-        self._watch(self.pipeline.api)
-        self._owner = create_engine(settings.owner_url)
-        # Connections that only read have no points.
-        self.looking = create_database_engine(settings.worker_url, settings, connections=6, application_name="simulation")
-        self.looker = self.looking.connect().execution_options(isolation_level="AUTOCOMMIT")
-
-    def _engine(self, settings: Settings, name: str) -> Engine:
-        engine = create_database_engine(settings.worker_url, settings, connections=12, application_name=f"simulation {name}")
-        self._watch(engine)
-        return engine
-
-    def _watch(self, engine: Engine) -> None:
-        mark_statements(engine)
-        self.deadlocks.watch(engine)
-
-    def clean(self) -> None:
-        """Empties every table and fills the directory."""
-        with self._owner.begin() as connection:
-            connection.execute(_EMPTY_ALL)
-        with self.looking.begin() as connection:
-            add_key(connection, str(_KEY.verifier))
-            for organization in ORGANIZATIONS:
-                self._fill_directory(connection, organization)
-
-    @staticmethod
-    def _fill_directory(connection: Connection, organization: str) -> None:
-        for statement in (
-            "INSERT INTO registration.organization VALUES (:org, 'Simulated', 'Europe/Oslo')",
-            "INSERT INTO registration.coordinator VALUES (:org, :coordinator, 'Coordinator', 'coordinator')",
-            "INSERT INTO registration.coordinator_scope VALUES (:org, :coordinator, :north)",
-            "INSERT INTO registration.activity_type VALUES (:org, 'visit', 'Visit'), (:org, 'talk', 'Talk')",
-            "INSERT INTO registration.mentor SELECT :org, m, 'Mentor', CASE m WHEN :southerner THEN :south ELSE :north END"
-            " FROM unnest(CAST(:mentors AS text[])) AS m WHERE m <> :newcomer",
-        ):
-            used = {"org": organization, "coordinator": COORDINATOR, "north": NORTH, "south": SOUTH, "mentors": list(MENTORS),
-                    "southerner": SOUTHERNER, "newcomer": NEWCOMER}  # fmt: skip
-            connection.execute(text(statement), {name: value for name, value in used.items() if f":{name}" in statement})
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self.looker.close()
-        self.looking.dispose()
-        self._owner.dispose()
-        self.workers.dispose()
-        self.pipeline.close()
 
 
 class World:
@@ -338,7 +255,7 @@ class World:
 
     def notary(self) -> Action:
         """A turn of a notary, of which any number may run."""
-        return Action(object(), "the notary", lambda: notary_turn(self.database.workers, _KEY), _whatever)
+        return Action(object(), "the notary", lambda: notary_turn(self.database.workers, KEY), _whatever)
 
     def purge(self) -> Action:
         """A purge that treats every deletion as old, with so small a limit that a batch takes several transactions."""
@@ -490,7 +407,7 @@ class World:
             )
             for record in self.broker.stored(Topic.LIFECYCLE)
         ]
-        published, ignored = published_checkpoints(records, [_KEY.verifier])
+        published, ignored = published_checkpoints(records, [KEY.verifier])
         assert not ignored, f"{len(ignored)} checkpoints on the topic are not ours"
         leaves, differing = audit_logs(self.database.looking, published)
         assert not differing, f"the logs of receipts differ: {differing}"
