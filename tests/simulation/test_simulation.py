@@ -14,7 +14,8 @@ from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.ids import new_batch_id
 from tests.simulation.database import Database
-from tests.simulation.machine import CONSUMER_FAILPOINTS, NOTARY_FAILPOINTS, RELAY_FAILPOINTS, Coverage, Simulation
+from tests.simulation.example import CONSUMER_FAILPOINTS, NOTARY_FAILPOINTS, RELAY_FAILPOINTS, Coverage
+from tests.simulation.machine import Simulation
 from tests.simulation.model import ORGANIZATIONS, Asked, items_of
 from tests.simulation.tally import CHANGES
 from tests.support.expansion import EXPAND_EVERY_TABLE
