@@ -11,6 +11,7 @@ from schemas.envelope import MAX_MESSAGE_BYTES, Topic
 from tests.faults.roles import assert_exactly_once, count, expanded, fold, registration_role, running_relay, running_role
 from tests.support.kafka import altered, committed_offsets, reading, write_raw
 from tests.support.pipeline import Pipeline, item, mentors
+from tests.support.shown import shown
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
@@ -54,8 +55,8 @@ def test_row_33_dead_letter_that_its_topic_refuses(pipeline: Pipeline, settings:
     ):
         results.wait_for(len(commands))
         retries = metrics.RETRIES.labels("registration", "delivery")
-        before = retries._value.get()
-        eventually(lambda: retries._value.get() >= before + 3)
+        before = shown(retries)
+        eventually(lambda: shown(retries) >= before + 3)
         assert (dead_letters.read(), committed_offsets(settings, "registration", Topic.COMMANDS)) == ([], {})
         limit(settings, Topic.DEAD_LETTER, MAX_MESSAGE_BYTES)
         [letter] = dead_letters.wait_for(1)

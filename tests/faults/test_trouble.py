@@ -42,6 +42,7 @@ from tests.faults.roles import (
 from tests.support.kafka import reading
 from tests.support.pipeline import ORGANIZATION, Pipeline, mentors
 from tests.support.publishing import SettledAtOnce
+from tests.support.shown import shown
 from tests.support.waiting import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.usefixtures("topics")
@@ -157,7 +158,7 @@ def test_row_48_too_large_event_waits_with_its_batch_and_is_not_tried_again(sett
     # Together they exceed the topic's limit, too.
     insert(engine, [event(Topic.BATCHES, each, 0, os.urandom(100).hex().encode()) for each in others])
     refused = metrics.OUTBOX_REFUSED.labels("batches")
-    before = refused._value.get()
+    before = shown(refused)
     with running_relay(settings), reading(settings, Topic.BATCHES) as topic:
         topic.wait_for(MANY)
         eventually(lambda: count(engine, "orchestrator.outbox") == 2)
@@ -167,7 +168,7 @@ def test_row_48_too_large_event_waits_with_its_batch_and_is_not_tried_again(sett
         [(held_for, why)] = held(engine)
         assert held_for == "refused"
         assert "too large" in why
-        assert refused._value.get() == before + 1
+        assert shown(refused) == before + 1
         assert not [seen for seen in topic.read() if seen.key == str(guilty)]
     limit_topic(settings, Topic.BATCHES, 1_000_000)
     with running_relay(settings), reading(settings, Topic.BATCHES) as topic:
@@ -236,7 +237,7 @@ def test_row_49_partition_without_acknowledgements_does_not_stop_others_in_the_r
         stuck = len([seen for seen in topic.read() if seen.partition == 0])
         eventually(lambda: count(engine, "orchestrator.outbox") == stuck)
         # Once the partition is known to be in trouble, nothing is sent to it.
-        eventually(lambda: metrics.OUTBOX_PLACES_IN_TROUBLE._value.get() == 1)
+        eventually(lambda: shown(metrics.OUTBOX_PLACES_IN_TROUBLE) == 1)
         later = [event(Topic.BATCHES, uuid4()) for _ in range(2 * MAX_FLIGHT_ROWS)]
         of_it = sum(withholding.place(each) == "batches/0" for each in later)
         for start in range(0, len(later), MANY):

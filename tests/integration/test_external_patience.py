@@ -26,6 +26,7 @@ from schemas.envelope import Topic
 from schemas.events import EventData
 from tests.support.log_lines import logged
 from tests.support.pipeline import Pipeline, mentors, record
+from tests.support.shown import shown
 
 ACTIVITY = "01990000-0000-7000-8000-000000000001"
 NOBODY_THERE = Unknown("ConnectError", was_reached=False)
@@ -50,7 +51,7 @@ class Clock(threading.Event):
         assert timeout is not None
         assert len(self.pauses) < 50, "the role does not stop"
         assert self.external is not None
-        self.was_away.append((self.external.is_paused, metrics.REGISTRATION_BREAKER_OPEN._value.get()))
+        self.was_away.append((self.external.is_paused, shown(metrics.REGISTRATION_BREAKER_OPEN)))
         self.pauses.append(timeout)
         self.now += timeout
         return len(self.pauses) == self.stops_after
@@ -224,7 +225,7 @@ def test_an_unavailable_service_is_probed_and_then_asked_for_the_rest(
     assert service.probes == [1.5] * 4
     assert clock.was_away == [(True, 1.0)] * 4
     assert not asking.is_paused
-    assert metrics.REGISTRATION_BREAKER_OPEN._value.get() == 0
+    assert shown(metrics.REGISTRATION_BREAKER_OPEN) == 0
     assert [len(logged(caplog, action)) for action in (Action.SERVICE_AWAY, Action.SERVICE_BACK)] == [1, 1]
 
 

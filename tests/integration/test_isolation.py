@@ -13,6 +13,7 @@ from consumers.upkeep.isolation import Isolation
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action
 from tests.support.log_lines import logged
+from tests.support.shown import shown
 
 _TRANSACTION = text("SELECT CAST(pg_current_xact_id() AS text)")
 
@@ -95,19 +96,19 @@ def test_a_failing_batch_is_set_aside_and_the_others_are_done(
     found = [Found(each.batch_id, number) for number in range(2) for each in batches(5)]
     sweep = Sweep(engine, found)
     sweep.bad = {f"{bad:03}": error}
-    aside = metrics.SWEEP_SET_ASIDE.labels("test")._value
-    before = aside.get()
+    aside = metrics.SWEEP_SET_ASIDE.labels("test")
+    before = shown(aside)
     others = [each for each in found if each.batch_id != f"{bad:03}"]
     count, done = sweep.round()
     assert (count, sorted(done, key=found.index)) == (10, others)
-    assert aside.get() == before + 1
+    assert shown(aside) == before + 1
     [line] = logged(caplog, Action.BATCH_SET_ASIDE)
     assert (line["role"], line["batch"], line["step"]) == ("sweeper", f"{bad:03}", "test")
     for part in sweep.transactions:
         numbers = {each.batch_id: [other.number for other in part if other.batch_id == each.batch_id] for each in part}
         assert set(map(tuple, numbers.values())) == {(0, 1)}
     assert sweep.round() == (8, others), "it must be left out until the next sweep"
-    assert aside.get() == before + 1
+    assert shown(aside) == before + 1
 
 
 def test_a_passing_error_is_no_batchs_fault(engine: Engine) -> None:

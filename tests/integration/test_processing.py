@@ -28,6 +28,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import EventData
 from tests.support.log_lines import logged
 from tests.support.publishing import SettledAtOnce
+from tests.support.shown import shown
 from tests.support.toy import BATCH_ID, ToyHandler, command, make_toy_table, toy_positions
 
 PLACE = PartitionOffsets(Topic.COMMANDS, "prefix.commands.v1", 0)
@@ -214,9 +215,9 @@ def test_dead_letters_are_of_the_refused_records_wherever_they_are(
     """The handler counts only the records that it was given. One of the others is before them and one is between them."""
     unreadable = [damaged(PLACE, 50), damaged(PLACE, 51)]
     mixed = [unreadable[0], entry(1), unreadable[1], entry(2), entry(3)]
-    handled = metrics.RECORDS.labels("toy")._value
-    letters = {reason: metrics.DEAD_LETTERS.labels("toy", reason)._value for reason in ("damaged", "toy_refused")}
-    before = handled.get(), {reason: value.get() for reason, value in letters.items()}
+    handled = metrics.RECORDS.labels("toy")
+    letters = {reason: metrics.DEAD_LETTERS.labels("toy", reason) for reason in ("damaged", "toy_refused")}
+    before = shown(handled), {reason: shown(value) for reason, value in letters.items()}
     processor_of(Troubled({}, refused=[2])).process(mixed, NEXT)
     assert sorted(event.key for event in topics.events if event.topic is Topic.DEAD_LETTER) == [
         "prefix.commands.v1/0/2",
@@ -225,8 +226,8 @@ def test_dead_letters_are_of_the_refused_records_wherever_they_are(
     ]
     assert len(topics.of(Topic.RESULTS)) == 2
     assert toy_positions(engine) == [1, 2, 3]
-    assert handled.get() == before[0] + 5
-    assert {reason: value.get() for reason, value in letters.items()} == {
+    assert shown(handled) == before[0] + 5
+    assert {reason: shown(value) for reason, value in letters.items()} == {
         "damaged": before[1]["damaged"] + 2,
         "toy_refused": before[1]["toy_refused"] + 1,
     }
@@ -245,7 +246,7 @@ def test_progress_advances_past_unreadable_records(
 def test_the_age_is_that_of_the_first_record_in_seconds(processor_of: Callable[..., Processor]) -> None:
     now_ms = int(time.time() * 1000)
     processor_of(ToyHandler()).process([entry(1, written_ms=now_ms - 3_600_000), entry(2, written_ms=now_ms)], {})
-    assert 3_600 <= metrics.RECORD_AGE_SECONDS.labels("toy")._value.get() < 3_660
+    assert 3_600 <= shown(metrics.RECORD_AGE_SECONDS.labels("toy")) < 3_660
 
 
 @pytest.mark.parametrize("position", [1, 2, 3, 4, 5])
@@ -324,8 +325,8 @@ def test_a_lock_or_a_rival_is_retried_a_few_times_and_then_postponed(
 def test_a_lasting_error_is_no_records_fault_and_is_rolled_back(
     engine: Engine, processor_of: Callable[..., Processor], topics: Topics
 ) -> None:
-    handled = metrics.RECORDS.labels("toy")._value
-    before = handled.get()
+    handled = metrics.RECORDS.labels("toy")
+    before = shown(handled)
     handler = Troubled({2: LASTING})
     mixed = [damaged(PLACE, 50), *entries(1, 2, 3)]
     [failure] = processor_of(handler).process(mixed, NEXT).failures
@@ -333,7 +334,7 @@ def test_a_lasting_error_is_no_records_fault_and_is_rolled_back(
     assert handler.handled == [[1, 2, 3]], "it must not be retried, because each try may take long"
     assert (handler.given_up, toy_positions(engine), progress(engine)) == ([], [], [])
     assert len(topics.of(Topic.DEAD_LETTER)) == 1, "the unreadable record must be put aside although the others fail"
-    assert handled.get() == before + 1
+    assert shown(handled) == before + 1
 
 
 def test_one_part_of_a_divided_micro_batch_may_wait(engine: Engine, processor_of: Callable[..., Processor]) -> None:
@@ -462,8 +463,8 @@ def test_metrics_tell_of_a_micro_batch_that_was_retried_and_divided(
             for step in ("prepare", "handle", "produce")
         }
         return seconds | {
-            "divided": metrics.BISECTIONS.labels("toy")._value.get(),
-            "retried": metrics.RETRIES.labels("toy", "database")._value.get(),
+            "divided": shown(metrics.BISECTIONS.labels("toy")),
+            "retried": shown(metrics.RETRIES.labels("toy", "database")),
         }
 
     def added(handler: ToyHandler, *positions: int) -> dict[str, float]:

@@ -54,6 +54,7 @@ from tests.support.receipts import (
     signing,
     turn_is,
 )
+from tests.support.shown import shown
 from tests.support.waiting import PATIENCE_S, eventually
 
 
@@ -184,12 +185,12 @@ def test_row_69_a_checkpoint_that_no_known_key_has_signed_stops_nobody(
     ]
     restoring.publisher.publish(forgeries)
     restoring.register(3)
-    before = metrics.RECEIPT_CHECKPOINTS_IGNORED._value.get()
+    before = shown(metrics.RECEIPT_CHECKPOINTS_IGNORED)
     fresh = notary(restoring.settings, restoring.engine)
     fresh.turn()
     assert fresh.health.failing is None
     assert [each.checkpoint.size for each in checkpoints(restoring.engine)] == [2, 4]
-    assert metrics.RECEIPT_CHECKPOINTS_IGNORED._value.get() - before == len(forgeries)
+    assert shown(metrics.RECEIPT_CHECKPOINTS_IGNORED) - before == len(forgeries)
     assert len(logged(caplog, Action.CHECKPOINT_IGNORED)) == len(forgeries)
     # The audit does not compare them either, and names them. What a known key has signed counts, also a false one.
     signed, ignored = every_published_checkpoint(restoring.settings, [KEY.verifier])

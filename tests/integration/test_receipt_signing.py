@@ -40,13 +40,14 @@ from tests.support.receipts import (
     plain_root,
     signing,
 )
+from tests.support.shown import shown
 from tests.support.waiting import eventually
 
 
 def test_a_checkpoint_is_signed_when_a_batch_ends(pipeline: Pipeline, settings: Settings, engine: Engine, topics: None) -> None:
     signer = notary(settings, engine)
     counters = (metrics.RECEIPT_LEAVES_APPENDED, metrics.RECEIPT_CHECKPOINTS_SIGNED)
-    before = [counter._value.get() for counter in counters]
+    before = [shown(counter) for counter in counters]
     pipeline.submit(mentors(3))
     pipeline.drain_until_registered()
     signer.turn()
@@ -54,7 +55,7 @@ def test_a_checkpoint_is_signed_when_a_batch_ends(pipeline: Pipeline, settings: 
     pipeline.drain()
     signer.turn()
     signer.turn()
-    assert [counter._value.get() - counted for counter, counted in zip(counters, before, strict=True)] == [3, 1]
+    assert [shown(counter) - counted for counter, counted in zip(counters, before, strict=True)] == [3, 1]
     [signed] = checkpoints(engine)
     assert signed.checkpoint == Checkpoint(f"{ORIGIN}/{ORGANIZATION}", 3, plain_root(all_hashes(engine)))
     pipeline.relay()

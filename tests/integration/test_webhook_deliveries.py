@@ -52,6 +52,7 @@ from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors, record
 from tests.support.plans import without_indexes
 from tests.support.receiver import running_receiver
+from tests.support.shown import shown
 from tests.support.waiting import eventually
 from tests.support.webhook_keys import FIRST_KEY, SECOND_KEY
 from tests.support.webhooks import deliveries, make_deliveries, make_webhook, running_deliverer, states
@@ -604,8 +605,8 @@ def test_a_deliverer_without_a_key_is_well_and_ends(engine: Engine, settings: Se
 def test_what_the_notifier_does_is_logged_and_counted(
     engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    counters = {problem: metrics.WEBHOOK_ATTEMPTS.labels(problem)._value for problem in ("status", "delivered")}
-    before = {problem: counter.get() for problem, counter in counters.items()}
+    counters = {problem: metrics.WEBHOOK_ATTEMPTS.labels(problem) for problem in ("status", "delivered")}
+    before = {problem: shown(counter) for problem, counter in counters.items()}
     both = settings.model_copy(update={"webhook_keys": SecretStr(f"{SECOND_KEY},{FIRST_KEY}")})
     unreadable = make_webhook(
         engine, settings.model_copy(update={"webhook_keys": SecretStr(Fernet.generate_key().decode())}), URL
@@ -616,7 +617,7 @@ def test_what_the_notifier_does_is_logged_and_counted(
         with running_deliverer(both, engine):
             eventually(lambda: states(engine, gone) + states(engine, good) == ["failed", "delivered"])
             eventually(lambda: logged(caplog, Action.WEBHOOK_SECRET_UNREADABLE))
-    assert {problem: counter.get() - before[problem] for problem, counter in counters.items()} == {"status": 1, "delivered": 1}
+    assert {problem: shown(counter) - before[problem] for problem, counter in counters.items()} == {"status": 1, "delivered": 1}
     [given_up] = logged(caplog, Action.DELIVERY_GIVEN_UP)
     assert (given_up["webhook"], given_up["delivery"]) == (str(gone), str(of_gone))
     assert (given_up["problem"], given_up["status"]) == ("status", 410)

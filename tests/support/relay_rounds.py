@@ -20,6 +20,7 @@ from orchestrator.storage.relay_wakeup import CHANNEL
 from producers.relay import OutboxRelay
 from schemas.envelope import OutgoingEvent
 from tests.support.outbox import event, insert
+from tests.support.shown import shown
 from tests.support.waiting import eventually
 
 WAITS = Trouble("the broker says nothing yet")
@@ -175,7 +176,7 @@ def insert_one_each(engine: Engine, batch_ids: Sequence[UUID], *, padding: int =
 
 
 def in_trouble() -> float:
-    return float(metrics.OUTBOX_PLACES_IN_TROUBLE._value.get())
+    return shown(metrics.OUTBOX_PLACES_IN_TROUBLE)
 
 
 def has_sent(broker: Broker, count: int) -> bool:

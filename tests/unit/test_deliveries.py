@@ -12,6 +12,7 @@ from orchestrator.process import metrics
 from orchestrator.process.actions import Action
 from schemas.envelope import OutgoingEvent, Topic
 from tests.support.log_lines import logged
+from tests.support.shown import shown
 
 PASSING = Trouble("not now")
 FOR_GOOD = Trouble("too large", is_permanent=True)
@@ -159,11 +160,11 @@ def test_an_event_that_is_refused_for_good_is_logged_and_not_sent_again(
     role: Deliveries, broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.reply = refuse(FOR_GOOD, 1)
-    before = metrics.UNDELIVERABLE.labels("test-role", "results")._value.get()
+    before = shown(metrics.UNDELIVERABLE.labels("test-role", "results"))
     assert role.send(events(3)).is_done
     advance_to(role, broker, 10_000)
     assert len(broker.sent) == 1
-    assert metrics.UNDELIVERABLE.labels("test-role", "results")._value.get() == before + 1
+    assert shown(metrics.UNDELIVERABLE.labels("test-role", "results")) == before + 1
     [line] = logged(caplog, Action.EVENT_REFUSED)
     assert (line["role"], line["topic"], line["event_id"], line["error"]) == ("test-role", "results", "1", "too large")
 
@@ -179,12 +180,12 @@ def test_a_dead_letter_is_sent_until_it_is_accepted(role: Deliveries, broker: Br
 
 
 def test_a_failed_micro_batch_is_counted_once_for_each_try(role: Deliveries, broker: Broker) -> None:
-    retries = metrics.RETRIES.labels("test-role", "delivery")._value
-    before = retries.get()
+    retries = metrics.RETRIES.labels("test-role", "delivery")
+    before = shown(retries)
     broker.reply = refuse(PASSING, 0, 1, 2)
     pending = role.send(events(3))
     assert len(broker.sent) == 2
-    assert retries.get() == before + 2
+    assert shown(retries) == before + 2
     assert pending.outstanding == 3
 
 

@@ -9,6 +9,7 @@ from orchestrator.process.actions import Action
 from producers.partitions import partition_of
 from producers.places import Places, backoff_s
 from tests.support.log_lines import logged
+from tests.support.shown import shown
 
 LONGEST = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
@@ -26,7 +27,7 @@ def jitter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> f
 
 
 def in_trouble() -> float:
-    return float(metrics.OUTBOX_PLACES_IN_TROUBLE._value.get())
+    return shown(metrics.OUTBOX_PLACES_IN_TROUBLE)
 
 
 def test_pauses_double_up_to_the_longest(jitter: float) -> None:

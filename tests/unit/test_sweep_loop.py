@@ -16,6 +16,7 @@ from consumers.upkeep.sweeper import Sweeper, Swept
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action
 from tests.support.log_lines import logged
+from tests.support.shown import shown
 
 NO_BROKER = KafkaException(KafkaError(KafkaError._TRANSPORT, "nobody answers"))
 
@@ -96,8 +97,8 @@ def test_a_series_of_each_step_is_there_before_its_first_event(series: str) -> N
 
 
 def test_a_failing_step_is_named_until_a_sweep_succeeds(caplog: pytest.LogCaptureFixture) -> None:
-    failures = {step: metrics.SWEEP_FAILURES.labels(step)._value for step in ("fold", "drive_on", "purge")}
-    before = {step: value.get() for step, value in failures.items()}
+    failures = {step: metrics.SWEEP_FAILURES.labels(step) for step in ("fold", "drive_on", "purge")}
+    before = {step: shown(value) for step, value in failures.items()}
     sweeps = Sweeps({"fold": KeyError("somebody's notes"), "purge": ValueError("somebody's notes")}, {"purge": ValueError()}, {})
     assert sweeps.done == ["fold", "drive_on", "purge"] * 4
     assert [failing and failing.partition(";")[0] for _, failing in sweeps.health] == [
@@ -106,7 +107,7 @@ def test_a_failing_step_is_named_until_a_sweep_succeeds(caplog: pytest.LogCaptur
         None,
     ]
     assert {contact for contact, _ in sweeps.health} == {True}, "the failure must not be blamed on the broker"
-    assert {step: value.get() - before[step] for step, value in failures.items()} == {"fold": 1, "drive_on": 0, "purge": 2}
+    assert {step: shown(value) - before[step] for step, value in failures.items()} == {"fold": 1, "drive_on": 0, "purge": 2}
     lines = logged(caplog, Action.SWEEP_FAILED)
     assert {line["role"] for line in lines} == {"sweeper"}
     assert [(line["step"], str(line["error"]).partition(" ")[0]) for line in lines] == [
@@ -124,10 +125,10 @@ def test_a_broker_that_does_not_respond_is_reported_with_its_message(caplog: pyt
 
 
 def test_the_work_of_a_step_is_logged_and_no_work_is_not(caplog: pytest.LogCaptureFixture) -> None:
-    before = metrics.SWEEPER_RESENDS._value.get()
+    before = shown(metrics.SWEEPER_RESENDS)
     with caplog.at_level("INFO", "bulkreg"):
         Sweeps({"fold": Swept(), "drive_on": Swept(resent=3), "purge": Purged(keys=2)}, {})
-    assert metrics.SWEEPER_RESENDS._value.get() - before == 3
+    assert shown(metrics.SWEEPER_RESENDS) - before == 3
     lines = logged(caplog, Action.STEP_DONE)
     assert len(lines) == len(caplog.records)
     assert [(line["step"], line.get("resent"), line.get("keys")) for line in lines] == [("drive_on", 3, None), ("purge", None, 2)]

@@ -26,6 +26,7 @@ from schemas.ids import DerivedIds
 from tests.support.external import ALL, NEVER, ExternalPipeline, codes, correct
 from tests.support.faulty_service import Fault, FaultyService
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record, standard_directory
+from tests.support.shown import shown
 from tests.support.waiting import PATIENCE_S, eventually
 
 
@@ -37,14 +38,14 @@ def completions(pipeline: Pipeline) -> int:
 def test_each_item_has_one_request_which_names_who_did_what_and_who_registers(
     pipeline: ExternalPipeline, service: FaultyService
 ) -> None:
-    registered = metrics.REGISTRATION_REQUESTS.labels("registered")._value
-    before = registered.get()
+    registered = metrics.REGISTRATION_REQUESTS.labels("registered")
+    before = shown(registered)
     batch_id = pipeline.submit([item("mentor-1", notes="a private note"), item("mentor-2", minutes=90)])
     pipeline.drain()
     view = pipeline.status(batch_id)
     assert view.batch.status == "completed"
     assert len(service.asked) == 2
-    assert registered.get() - before == 2
+    assert shown(registered) - before == 2
     ids = DerivedIds(batch_id)
     asked = service.posts("mentor-1")[0]
     assert asked.key == f"{ids.item_id(0)}:0"

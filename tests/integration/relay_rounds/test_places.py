@@ -13,6 +13,7 @@ from tests.integration.relay_rounds.test_sessions import end_sessions
 from tests.support.log_lines import logged
 from tests.support.outbox import event, insert, rows_left
 from tests.support.relay_rounds import FOR_GOOD, NOT_NOW, SLOW_S, WAITS, Broker, Running, batches, in_trouble, insert_one_each
+from tests.support.shown import shown
 from tests.support.waiting import eventually
 
 
@@ -69,22 +70,22 @@ def test_a_failing_place_gets_one_probe_of_each_slot_and_then_everything(
     probes = [made[0], made[3]]
     broker.place_of = by_letter(made)
     broker.verdict = lambda each: NOT_NOW if each in made else None
-    is_held = metrics.OUTBOX_HELD.labels("batches")._value
-    before = is_held.get()
+    is_held = metrics.OUTBOX_HELD.labels("batches")
+    before = shown(is_held)
     relay = start().owns_all()
     eventually(lambda: held(engine) == [("a", "not now")] * 5)
     others = insert_one_each(engine, batches(1))
     relay.turns()
     eventually(lambda: broker.accepted == others)
     assert broker.sent == made + others
-    assert is_held.get() == before + 5
+    assert shown(is_held) == before + 5
     broker.now += 0.1
     relay.soon(lambda: len(broker.calls) == 3)  # The relay is not woken. It knows when to try again.
     assert broker.calls[2] == probes
     relay.turns()
     relay.turns()
     assert len(broker.calls) == 3, "the pause after the second failure must be twice as long"
-    assert is_held.get() == before + 5, "rows that are held already must not be counted again"
+    assert shown(is_held) == before + 5, "rows that are held already must not be counted again"
     broker.verdict = lambda _: None
     broker.now += 0.2
     relay.soon(lambda: rows_left(engine) == 0)
@@ -162,8 +163,8 @@ def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_
     guilty, free = batches(2)
     insert(engine, guilty, [event(guilty, 0), event(guilty, 1)])
     insert(engine, free, [event(free, 0), event(free, 1)])
-    refused, is_held = metrics.OUTBOX_REFUSED.labels("batches")._value, metrics.OUTBOX_HELD.labels("batches")._value
-    before = refused.get(), is_held.get()
+    refused, is_held = metrics.OUTBOX_REFUSED.labels("batches"), metrics.OUTBOX_HELD.labels("batches")
+    before = shown(refused), shown(is_held)
     broker.verdict = lambda each: FOR_GOOD if each.key == str(guilty) else None
     relay = start().owns_all()
     eventually(lambda: rows_left(engine) == 2)
@@ -176,7 +177,7 @@ def test_a_refused_row_waits_with_its_stream_until_a_relay_starts_and_its_place_
     relay.turns()
     eventually(lambda: others[0] in broker.accepted)
     assert [each for each in broker.sent if each.key == str(guilty)] == [event(guilty, 0)], "the same relay must not try it again"
-    assert (refused.get(), is_held.get(), in_trouble()) == (before[0] + 1, before[1], 0)
+    assert (shown(refused), shown(is_held), in_trouble()) == (before[0] + 1, before[1], 0)
     [line] = logged(caplog, Action.EVENT_REFUSED)
     assert (line["role"], line["batch"], line["topic"], line["error"]) == ("relay", str(guilty), "batches", "too large")
     relay.end()

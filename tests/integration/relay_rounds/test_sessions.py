@@ -33,6 +33,7 @@ from tests.support.relay_rounds import (
     in_trouble,
     insert_one_each,
 )
+from tests.support.shown import shown
 from tests.support.waiting import eventually
 
 
@@ -51,11 +52,11 @@ def test_published_events_are_counted(
     engine: Engine, broker: Broker, start: Callable[..., Running], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    before = metrics.OUTBOX_PUBLISHED._value.get()
+    before = shown(metrics.OUTBOX_PUBLISHED)
     insert_one_each(engine, batches(3))
     start().owns_all()
-    eventually(lambda: metrics.OUTBOX_PUBLISHED._value.get() == before + 3)
-    assert metrics.OUTBOX_SLOTS._value.get() == SLOTS
+    eventually(lambda: shown(metrics.OUTBOX_PUBLISHED) == before + 3)
+    assert shown(metrics.OUTBOX_SLOTS) == SLOTS
     assert logged(caplog, Action.RELAY_SLOTS)[-1]["slots"] == list(range(SLOTS))
 
 
@@ -104,11 +105,11 @@ def test_a_relay_without_a_broker_takes_no_slots(
 ) -> None:
     broker.is_up = False
     insert_one_each(engine, batches(1))
-    failures = metrics.OUTBOX_FAILURES.labels("broker")._value
+    failures = metrics.OUTBOX_FAILURES.labels("broker")
     relay = start().relay
     relay.health.broker_contact = True
-    before = failures.get()
-    eventually(lambda: failures.get() >= before + 2)
+    before = shown(failures)
+    eventually(lambda: shown(failures) >= before + 2)
     assert (relay.slots, broker.sent, relay.health.broker_contact) == (frozenset(), [], False)
     assert logged(caplog, Action.RELAY_FAILED)
     broker.is_up = True

@@ -15,6 +15,7 @@ from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from tests.support.pipeline import Pipeline
 from tests.support.plans import without_indexes
+from tests.support.shown import shown
 from tests.support.sweeping import Broker, run
 
 
@@ -40,11 +41,11 @@ def test_row_53_a_queue_that_does_not_move_stands_since_it_was_first_seen_so(
     broker.written(Topic.COMMANDS)
     sweeper.sweep(pipeline.engine)
     assert since(Topic.COMMANDS) == first, "more records wait, and it has not moved"
-    assert metrics.QUEUE_RECORDS.labels("commands")._value.get() == 2
+    assert shown(metrics.QUEUE_RECORDS.labels("commands")) == 2
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.queue_end SET stands_since = stands_since - interval '1 hour'"))
     sweeper.sweep(pipeline.engine)
-    assert 3_600 <= metrics.QUEUE_STANDS_SECONDS.labels("commands")._value.get() < 7_200
+    assert 3_600 <= shown(metrics.QUEUE_STANDS_SECONDS.labels("commands")) < 7_200
     with pipeline.engine.begin() as connection:
         advance_progress(connection, {(Topic.COMMANDS, 0): Position(1, "first")})
     sweeper.sweep(pipeline.engine)

@@ -22,6 +22,7 @@ from orchestrator.storage.sweeping import Queues
 from schemas.envelope import Topic
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
+from tests.support.shown import shown
 from tests.support.sweeping import COMMAND_TOPICS, Broker
 from tests.support.upstream import in_parts
 from tests.support.waiting import eventually
@@ -55,7 +56,7 @@ def broken(settings: Settings) -> Iterator[Callable[[str, UUID], None]]:
 
 
 def set_aside(step: str) -> float:
-    return float(metrics.SWEEP_SET_ASIDE.labels(step)._value.get())
+    return shown(metrics.SWEEP_SET_ASIDE.labels(step))
 
 
 def test_row_51_a_batch_that_can_not_be_folded_does_not_stop_others(
