@@ -7,29 +7,39 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import psycopg2
 import pytest
-from confluent_kafka import Producer
 
 from orchestrator.registration.rules import DEFAULT_TIME_ZONE
-from tests.support.prepared import BULKREG, prepared_bulkreg
-from tests.support.product import COMMAND_WITHIN_S, Product, running_product
+from tests.support.commands import (
+    SECRET,
+    activity,
+    batch_called,
+    bulkreg,
+    dead_letters,
+    document,
+    finished,
+    put_aside,
+    states,
+    stopped,
+    submission,
+    upstream,
+    upstream_batch,
+)
+from tests.support.prepared import BULKREG
+from tests.support.product import Product, running_product
 from tests.support.waiting import PATIENCE_S, eventually
 
 SMALL = Path(__file__).parents[1] / "data" / "small"
 SPREADSHEETS = SMALL / "spreadsheets"
 AS_COORDINATOR = ("--org", "org-01", "--coordinator", "coord-101")
-
-Ran = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
@@ -39,49 +49,6 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         assert product.stack["admin_token"] is None
         product.bulkreg("directory", "import", str(SMALL / "directory"))
         yield product
-
-
-def bulkreg(*arguments: object, home: Path | None = None, environment: Mapping[str, str] | None = None, given: str = "") -> Ran:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BULKREG_")}
-    home_option = () if home is None else ("--home", str(home))
-    return subprocess.run(
-        [*prepared_bulkreg(), *map(str, arguments), *home_option],
-        env={**inherited, **(environment or {})},
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_WITHIN_S,
-        check=False,
-    )
-
-
-def document(ran: Ran) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(ran.stdout)
-    return answer
-
-
-def activity(mentor: str, day: str, **others: object) -> dict[str, object]:
-    return {"mentor_id": mentor, "activity_type": "workshop", "activity_date": day, "duration_minutes": 60, **others}
-
-
-def submission(*items: Mapping[str, object]) -> str:
-    """An activity that coord-101 of org-01 may register."""
-    return json.dumps({"organization_id": "org-01", "coordinator_id": "coord-101", "items": items})
-
-
-def states(batch: Mapping[str, Any]) -> tuple[str, int, int]:
-    return (batch["status"], batch["completed"], batch["failed"])
-
-
-@contextmanager
-def stopped(product: Product, role: str) -> Iterator[None]:
-    """Stops this role's process inside the block."""
-    [pid] = product.stack["pids"][role]
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_one_list_in_four_formats_is_one_batch(product: Product) -> None:
@@ -259,11 +226,6 @@ def test_a_running_batch_is_cancelled_for_good(product: Product) -> None:
     assert (states(again), again["cancellation_reason"]) == (("cancelled", 0, 0), "Wrong week")
 
 
-def batch_called(product: Product, label: str) -> str | None:
-    data = document(bulkreg("list", "--label", label, "--json", home=product.home))["data"]
-    return data[0]["batch_id"] if data else None
-
-
 def test_a_preview_and_its_plan(product: Product, tmp_path: Path) -> None:
     items = [activity("mentor-101", "2026-04-21"), activity("mentor-112", "2026-04-21")]
     file = tmp_path / "one.json"
@@ -436,62 +398,6 @@ def test_absent_people_are_reported_and_closed_on_request(product: Product, tmp_
     body = json.dumps({"organization_id": "org-02", "coordinator_id": "admin-1", "items": [activity(mentor, today)]})
     batch = document(bulkreg("submit", "-", "--json", home=product.home, given=body))
     assert batch["errors_by_code"] == {"mentor_inactive": 1}
-
-
-SECRET = "a note about somebody's health"
-
-
-def upstream(product: Product, batch_id: UUID, value: bytes) -> None:
-    """Sends an event as an upstream service would: a batch under its own id, or something invalid."""
-    headers = {
-        "ce_specversion": "1.0",
-        "ce_id": str(uuid4()),
-        "ce_source": "/services/attendance",
-        "ce_type": "no.bulk-registration.BatchSubmitted.v1",
-        "ce_time": "2026-03-26T10:00:00Z",
-        "content-type": "application/json",
-        "x-remark": SECRET,
-    }
-    producer = Producer({"bootstrap.servers": product.stack["kafka"], "acks": "all", "log_level": 0})
-    sent: list[tuple[str, str | bytes | None]] = list(headers.items())
-    producer.produce("bulk-registration.batches.v1", value, str(batch_id).encode(), headers=sent)
-    assert producer.flush(PATIENCE_S) == 0
-
-
-def upstream_batch(batch_id: UUID, coordinator: str, day: str, label: str) -> bytes:
-    registered = {"position": 0, **activity("mentor-101", day, notes=SECRET)}
-    body = {"batch_id": str(batch_id), "organization_id": "org-01", "coordinator_id": coordinator, "label": label}
-    return json.dumps(body | {"items": [registered]}).encode()
-
-
-def dead_letters(product: Product, *options: str) -> list[dict[str, Any]]:
-    ran = bulkreg("dead-letters", "list", "--json", *options, home=product.home)
-    assert SECRET not in ran.stdout
-    shown = document(ran)
-    letters: list[dict[str, Any]] = shown["dead_letters"]
-    assert shown["by_reason"] == Counter(letter["reason"] for letter in letters)
-    return letters
-
-
-def put_aside(product: Product, *reasons: str) -> list[dict[str, Any]]:
-    """Waits until the dead letters that wait have exactly these reasons, and returns them."""
-
-    def found() -> list[dict[str, Any]] | None:
-        waiting = dead_letters(product)
-        return waiting if Counter(each["reason"] for each in waiting) == Counter(reasons) else None
-
-    return eventually(found, what=f"dead letters for {reasons}") or []
-
-
-def finished(product: Product, batch_id: UUID) -> dict[str, Any]:
-    """The batch, after it is completed."""
-
-    def found() -> dict[str, Any] | None:
-        batch: dict[str, Any] = client.get(f"/{batch_id}").json()
-        return batch if batch.get("status") == "completed" else None
-
-    with product.client("org-01") as client:
-        return eventually(found) or {}
 
 
 def test_an_unreadable_event_is_listed_shown_and_redriven(product: Product, tmp_path: Path) -> None:
