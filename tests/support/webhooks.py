@@ -1,8 +1,9 @@
-"""Webhooks and deliveries for tests, and a deliverer in a thread."""
+"""Webhooks and deliveries for tests, the steps of a delivery, and a deliverer in a thread."""
 
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,12 +12,17 @@ from sqlalchemy import Engine, text
 from consumers.notifying.delivering import Deliverer
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
-from orchestrator.webhooks.model import NewWebhook
+from orchestrator.webhooks.deliveries import Claimed, Ended, Turns, claim_deliveries, end_attempt
+from orchestrator.webhooks.model import Attempt, NewWebhook
 from orchestrator.webhooks.secrets import Sealer, new_secret
 from orchestrator.webhooks.store import WebhookStore
 from schemas.ids import new_batch_id
-from schemas.statuses import WebhookEvent
+from schemas.statuses import DeliveryProblem, WebhookEvent
 from tests.support.pipeline import ORGANIZATION
+
+URL = "https://receiver.example.org/"
+BROKEN = Attempt(3, DeliveryProblem.STATUS, 500, "no")
+NEIGHBOUR = "org-neighbour"
 
 
 def on_loopback(settings: Settings) -> Settings:
@@ -88,3 +94,24 @@ def running_deliverer(settings: Settings, engine: Engine, **how: Any) -> Iterato
         thread.join()
     if errors:
         raise errors[0]
+
+
+def claim(
+    engine: Engine, *, under_way: Sequence[Claimed] = (), most: int = 4, connections: int = 400, turns: Turns | None = None
+) -> list[Claimed]:
+    bounds: Any = {"most": most, "connections": connections, "turns": turns or Turns()}
+    return list(transact(engine, lambda connection: claim_deliveries(connection, under_way=under_way, **bounds)))
+
+
+def end(engine: Engine, claimed: Claimed, attempt: Attempt = BROKEN) -> Ended | None:
+    return transact(engine, lambda connection: end_attempt(connection, claimed, attempt))
+
+
+def shift(engine: Engine, **by: timedelta) -> None:
+    """Moves moments of all webhooks or deliveries to the past."""
+    with engine.begin() as connection:
+        for column, delta in by.items():
+            table = "webhook" if column == "failing_since" else "webhook_delivery"
+            connection.execute(
+                text(f"UPDATE orchestrator.{table} SET {column} = {column} - CAST(:by AS interval)"), {"by": delta}
+            )
