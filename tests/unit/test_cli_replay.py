@@ -1,4 +1,4 @@
-"""`bulkreg replay`: where it begins to read, and how it reports what it found (tests/integration/test_replay_command.py runs it)."""
+"""`bulkreg replay`: where it begins to read, and how it reports what it found (tests/integration/replay/test_command.py runs it)."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""When the promotion of a batch is tried again (tests/integration/test_replay.py covers what it does)."""
+"""When the promotion of a batch is tried again (tests/integration/replay covers what it does)."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace

@@ -1,6 +1,6 @@
 """What a replay says of a batch and restores of it depends on its own records and rows, whatever batches and organizations are beside it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
 from orchestrator.replay.rebuild import Comparison, Replay
 from orchestrator.verification.verify import verify
-from schemas import event_builders, events
+from schemas import events
 from schemas.envelope import OutgoingEvent, Topic, rfc3339
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.forged import at, ours, whole
@@ -30,7 +30,6 @@ from tests.support.replaying import (
     everything,
     projection,
     promoted,
-    recording,
     replayed,
     run,
     versions,
@@ -38,13 +37,6 @@ from tests.support.replaying import (
 )
 from tests.support.revoking import revoke
 from tests.support.upstream import upstream
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingPipeline]:
-    monkeypatch.setattr(event_builders, "MAX_CANCELLED_RUNS", 2)
-    with recording(settings, engine, mentor_count=700) as pipeline:
-        yield pipeline
 
 
 def without_results_of(batch_ids: Mapping[UUID, object], written: Written) -> Written:

@@ -1,12 +1,11 @@
 """`bulkreg replay` on real topics, and how the topics are read."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine, text
 from typer.testing import Result
@@ -23,14 +22,8 @@ from tests.support import command_line
 from tests.support.audit import tampering
 from tests.support.kafka import committed_offsets, reading, write_raw
 from tests.support.pipeline import ADMIN, ORGANIZATION, item, mentors
-from tests.support.replaying import RecordingPipeline, projection, recording
+from tests.support.replaying import RecordingPipeline, projection
 from tests.support.waiting import PATIENCE_S
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    with recording(settings, engine) as pipeline:
-        yield pipeline
 
 
 def replay(settings: Settings, *arguments: str) -> tuple[int, dict[str, Any]]:

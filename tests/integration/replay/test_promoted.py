@@ -1,37 +1,18 @@
 """What a promotion writes: the last values of each item, numbers that only rise, and what a reader needs to notice it."""
 
-from collections.abc import Iterator
 from uuid import UUID
 
-import pytest
 from sqlalchemy import Engine, text
 
 from orchestrator.batches.model import Actor, CorrectedItem, RetryRequest
 from orchestrator.batches.operations import relabel_batch, retry_failed_items
 from orchestrator.batches.repository import ActivityRepository
-from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted, promote
 from schemas.corrections import Correction
 from schemas.ids import DerivedIds
 from tests.support.pipeline import ADMIN, item, mentors
-from tests.support.replaying import (
-    EXAMPLES,
-    RecordingPipeline,
-    compared,
-    projection,
-    promoted,
-    recording,
-    replayed,
-    run,
-    versions,
-)
+from tests.support.replaying import EXAMPLES, RecordingPipeline, compared, projection, promoted, replayed, run, versions
 from tests.support.revoking import revoke
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    with recording(settings, engine) as pipeline:
-        yield pipeline
 
 
 def test_an_item_that_was_corrected_twice_has_its_last_values(pipeline: RecordingPipeline, owner: Engine) -> None:

@@ -1,6 +1,5 @@
 """Which of several contents under one id a replay rebuilds, and which events tell that one of them was accepted."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,22 +7,14 @@ from sqlalchemy import Engine
 
 from orchestrator.batches.model import NewBatch
 from orchestrator.batches.operations import submit_bulk_registration
-from orchestrator.process.settings import Settings
 from schemas import events
 from schemas.envelope import Topic
 from schemas.ids import new_batch_id
 from tests.support.forged import named
 from tests.support.pipeline import ADMIN, COORDINATOR, mentors
 from tests.support.refusals import PROOFS, Says, before_results, lose, named_like, one_by_one, refused, refused_once, says, tell
-from tests.support.replaying import RecordingPipeline, compared, recording
+from tests.support.replaying import RecordingPipeline, compared
 from tests.support.upstream import upstream
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    with recording(settings, engine, mentor_count=700) as pipeline:
-        yield pipeline
-
 
 # What tells it so surely that the batch is compared.
 COMPARED = {"a result", "a retry", "a cancel", "a completion"}

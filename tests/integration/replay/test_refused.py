@@ -1,12 +1,11 @@
 """What a replay says of batches that were refused and sent again: nothing that was accepted is lost in silence."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
 
-from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted
 from schemas import events
 from schemas.envelope import OutgoingEvent, Topic
@@ -35,14 +34,8 @@ from tests.support.refusals import (
     tell,
     twice_named,
 )
-from tests.support.replaying import RecordingPipeline, compared, projection, promoted, recording, run
+from tests.support.replaying import RecordingPipeline, compared, projection, promoted, run
 from tests.support.upstream import upstream, written_again
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    with recording(settings, engine, mentor_count=700) as pipeline:
-        yield pipeline
 
 
 def refused_twice_and_cut_otherwise(batch_id: UUID) -> Story:

@@ -1,23 +1,24 @@
 """Row 55 of the fault catalogue: a replay promotes nothing that the database does not confirm, no matter who wrote the event."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch
 from orchestrator.process.settings import Settings
 from orchestrator.replay.promote import Promoted
+from orchestrator.replay.rebuild import ReadRecord, Replay
 from orchestrator.verification.verify import verify
 from schemas import event_builders, events
 from schemas.envelope import SOURCE, OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.forged import as_written_by, completion, named, ours, rejection, result, revocation, whole
-from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, Pipeline, item, mentors
-from tests.support.replaying import RecordingPipeline, compared, projection, promoted, recording, replayed, run, versions
+from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, TIMESTAMP_MS, Pipeline, item, mentors
+from tests.support.replaying import RecordingPipeline, compared, projection, promoted, replayed, run, small, versions
 from tests.support.revoking import revoke
 from tests.support.upstream import upstream
 
@@ -35,12 +36,6 @@ class Batches:
     """Cancelled before its parts had come."""
     undone: UUID
     """Completed, and the first of its two items revoked."""
-
-
-@pytest.fixture
-def pipeline(settings: Settings, engine: Engine) -> Iterator[RecordingPipeline]:
-    with recording(settings, engine, mentor_count=700) as pipeline:
-        yield pipeline
 
 
 @pytest.fixture
@@ -308,3 +303,81 @@ def test_a_restored_batch_has_the_submitter_and_the_channel_of_the_audit(pipelin
     verdicts, after = promoted(pipeline.engine, pipeline.written)
     assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
     assert projection(owner) == before
+
+
+def test_a_forged_revocation_is_shown_and_revokes_nothing(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    batch_id = pipeline.submit([*mentors(2), item("nobody")])
+    pipeline.drain()
+    before = projection(owner)
+    forged, _ = event_builders.activities_revoked(
+        batch_id=batch_id,
+        organization_id=ORGANIZATION,
+        revocation=9,
+        reason="forged",
+        revoked_by="nobody",
+        revoked_positions=[(0, 700_000)],
+        time=pipeline.status(batch_id).batch.submitted_at,
+        trace_id="1" * 32,
+    )
+    verdicts, after = promoted(pipeline.engine, [*pipeline.written, (10_000, forged)])
+    assert verdicts == {batch_id: Promoted.UNCHANGED}
+    # A failed item can't be revoked.
+    assert after.by_field == {"revoked": 1, "revoked_at": 2, "revoked_by": 2, "revocation_reason": 2}
+    assert projection(owner) == before
+    assert verify(pipeline.engine, settings).breaches == []
+
+
+def test_forged_events_are_shown_and_never_promoted(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    batches = small(pipeline)
+    failed = pipeline.submit([item("nobody"), item("mentor-20")])
+    running = pipeline.submit(mentors(2, first=30))
+    pipeline.relay()
+    commands = pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES)).events
+    pipeline.queues[Topic.COMMANDS].clear()
+    pipeline.handle(pipeline.registration, [event for event in commands if str(failed) in event.value.decode()])
+    pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
+    pipeline.relay()
+    before = (projection(owner), versions(owner))
+    counts = {"total_items": 2, "pending": 0, "completed": 0, "failed": 0, "cancelled": 2}
+    item_id = DerivedIds(running).item_id(0)
+    forged = [
+        ours(events.BATCH_RETRY_REQUESTED, failed, retry_number=9, items=[{"position": 0, "attempt": 2}]),
+        ours(events.BATCH_CANCELLED, running, **counts, cancelled_positions=[[0, 1, 1]]),
+        ours(
+            events.SUCCEEDED,
+            running,
+            item_id=item_id,
+            position=0,
+            attempt=1,
+            activity_id=DerivedIds(running).activity_id(0),
+        ),
+        upstream(new_batch_id(), [0], part=1, parts=1, total=1),
+    ]
+    written = [*pipeline.written, *((100_000 + offset, event) for offset, event in enumerate(forged))]
+    verdicts, after = promoted(pipeline.engine, written)
+    assert verdicts.pop(UUID(forged[-1].key)) is Promoted.NOT_BORNE_OUT
+    assert verdicts == {failed: Promoted.UNCHANGED, running: Promoted.UNCHANGED}
+    assert set(after.different_batches) >= {failed, running}
+    assert (projection(owner), versions(owner)) == before
+    assert batches["completed"] not in after.different_batches
+    # A batch with this id and other content. The hashes of its parts tell which one is true, even if the row is lost.
+    other = upstream(batches["completed"], range(2), part=1, parts=1, total=2)
+    run(owner, f"DELETE FROM orchestrator.batch_item WHERE batch_id = '{batches['completed']}'")
+    verdicts, _ = promoted(pipeline.engine, [(-1, other), *pipeline.written])
+    assert verdicts[batches["completed"]] is Promoted.NOT_BORNE_OUT
+    verdicts, after = promoted(pipeline.engine, [*pipeline.written, (100_000, other)])
+    assert verdicts == {batches["completed"]: Promoted.MERGED}
+    assert projection(owner) == before[0]
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_forged_time_at_the_end_of_the_calendar_does_not_count(pipeline: RecordingPipeline, time: str) -> None:
+    event = ours(events.BATCH_DELETED, small(pipeline)["completed"], version=2)
+    headers = tuple((name, time.encode() if name == "ce_time" else value) for name, value in event.headers)
+    read = ReadRecord(event.topic, 0, 0, TIMESTAMP_MS, headers, event.value)
+    with pipeline.engine.connect() as connection:
+        replay = Replay(connection)
+        replay.add([read])
+        [at] = connection.execute(text("SELECT at FROM replay_delete")).scalars()
+        connection.invalidate()
+    assert at == datetime.fromtimestamp(TIMESTAMP_MS / 1000, UTC)
