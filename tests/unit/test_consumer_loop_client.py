@@ -321,7 +321,7 @@ def test_the_group_is_kept_while_the_database_does_not_say_whether_it_was_renewe
     loop.lose_database()
     loop.turn(end(0, 0), end(1, 0))
     loop.now = ASK_EVERY_S
-    loop.turns(2)
+    loop.turns(3)
     assert {line["role"] for line in logged(caplog, Action.GROUP_UNKNOWN)} == {"toy"}
     assert not loop.client.is_closed
 
