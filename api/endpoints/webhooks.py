@@ -8,7 +8,7 @@ from api.http.problems import ProblemError
 from orchestrator.webhooks import operations
 from orchestrator.webhooks.addresses import ReceiverAddresses
 from orchestrator.webhooks.model import ChangedWebhook, Delivery, NewWebhook, Webhook
-from orchestrator.webhooks.secrets import Sealer, new_secret
+from orchestrator.webhooks.secrets import Sealer, UnreadableSecretError, new_secret
 from schemas.api.webhooks import DeliveriesQuery, WebhookChangesQuery, read_webhook
 from schemas.ids import new_batch_id
 from schemas.paths import WEBHOOKS_PATH
@@ -161,8 +161,15 @@ def _change(change: ChangedWebhook) -> dict[str, Any]:
 
 
 def _with_secret(webhook: Webhook, sealer: Sealer) -> dict[str, Any]:
-    """The webhook as a `WebhookWithSecretResponse`."""
-    return {**_shown(webhook), "secret": sealer.open(webhook.secret)}
+    """The webhook as a `WebhookWithSecretResponse`. A repeated request may ask for a secret from before a key was removed."""
+    try:
+        return {**_shown(webhook), "secret": sealer.open(webhook.secret)}
+    except UnreadableSecretError as error:
+        raise ProblemError(
+            "webhooks_unavailable",
+            "The request was done before, and this deployment no longer has the key of the webhook's secret (BULKREG_WEBHOOK_KEYS)."
+            " Rotate the secret.",
+        ) from error
 
 
 def _delivery(delivery: Delivery) -> dict[str, Any]:

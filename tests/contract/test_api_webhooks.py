@@ -26,6 +26,7 @@ from schemas.api.webhooks import (
 )
 from schemas.paths import WEBHOOK_CHANGES_PATH, WEBHOOKS_PATH
 from tests.support.api_server import KEY, ApiServer, running_api
+from tests.support.webhook_keys import SECOND_KEY
 
 BODY: dict[str, Any] = {"url": "https://receiver.example.org/in?from=us", "events": ["BatchCompleted", "BatchRejected"]}
 
@@ -155,6 +156,17 @@ def test_without_a_key_there_are_no_webhooks(settings: Settings, api: ApiServer)
         answer = admin.post(WEBHOOKS_PATH, json=BODY)
         assert (answer.status_code, answer.json()["code"]) == (501, "webhooks_unavailable")
         assert admin.get(WEBHOOKS_PATH).json() == {"data": []}
+
+
+def test_a_repeated_request_whose_secret_has_lost_its_key_says_so(settings: Settings, admin: httpx.Client) -> None:
+    webhook = created(admin, key="k")
+    replaced = settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), "webhook_keys": SecretStr(SECOND_KEY)})
+    with running_api(replaced) as server, server.client(Role.ADMIN, sub="boss") as client:
+        again = client.post(WEBHOOKS_PATH, json=BODY, headers={"Idempotency-Key": "k"})
+        assert (again.status_code, again.json()["code"]) == (501, "webhooks_unavailable")
+        assert "Rotate the secret" in again.json()["detail"]
+        rotated = client.post(at(webhook, "rotate-secret"))
+        assert (rotated.status_code, rotated.json()["webhook_id"]) == (200, webhook["webhook_id"])
 
 
 def test_deliveries_are_listed_newest_first_and_redelivered(admin: httpx.Client, engine: Engine) -> None:
