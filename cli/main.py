@@ -91,3 +91,6 @@ def run() -> None:
         app()
     except SystemExit as end:
         sys.exit(finished(end.code if isinstance(end.code, int) else ExitCode.DONE))
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        sys.exit(ExitCode.DEFECT)

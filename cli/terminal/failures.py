@@ -20,6 +20,8 @@ class ExitCode(IntEnum):
     BAD_INPUT = 2
     UNREACHABLE = 3
     UNWRITABLE = 4
+    DEFECT = 70
+    """An error of the program, with a traceback. Python's own code for that is 1, which says that some items failed."""
     INTERRUPTED = 130
 
 

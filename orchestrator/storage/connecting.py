@@ -66,7 +66,7 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
     def opened(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> DBAPIConnection:
         try:
             timelines.note(entry.info, places, *_set(connection, values))
-        except BaseException:
+        except BaseException:  # An interruption, too: nobody else could close the connection.
             connection.close()
             raise
         return connection

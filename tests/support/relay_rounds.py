@@ -63,7 +63,7 @@ class Broker:
 
     def poll(self, timeout_s: float) -> None:
         assert timeout_s > 0
-        time.sleep(0.001)
+        time.sleep(0.001)  # as the real one, it waits; a round without a report would be a busy loop
         for delivery in self._live:
             for index in list(delivery.outstanding):
                 verdict = self.verdict(delivery.events[index])

@@ -224,6 +224,25 @@ def test_a_stack_on_a_full_disk_says_so(options: list[str], said: bytes, tmp_pat
     assert b"Traceback" not in ran.stderr
 
 
+DEFECTIVE = """
+import sys
+from cli.main import app, run
+
+@app.command("break")
+def fail():
+    raise ValueError("canary")
+
+sys.argv[1:] = ["break"]
+run()
+"""
+
+
+def test_an_error_of_the_program_does_not_count_as_failed_items() -> None:
+    ran = subprocess.run([sys.executable, "-c", DEFECTIVE], capture_output=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout) == (70, b"")
+    assert b"ValueError: canary" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "environment", "said"),
     [(["list"], {}, b"/.bulkreg. Start it with"), (["db", "upgrade"], SERVERS, b"database")],
