@@ -207,11 +207,12 @@ def register(app: typer.Typer) -> None:
                 _agreed(corrections, output, yes=yes)
                 body["corrections"] = corrections.corrections
             batch = (await client.post(f"{API_PATH}/{batch_id}/retry", organization_id, body, key=idempotency_key)).json()
+            retried = f"Items that are being retried: {batch['retried']}"
             if not watch:
-                sentence = f"{batch['retried']} items are being retried; follow them with: bulkreg status {batch_id} --watch"
+                sentence = f"{retried}. Follow them with: bulkreg status {batch_id} --watch"
                 output.answer(batch, sentence, done=sentence)
                 return ExitCode.DONE
-            output.remark(f"{batch['retried']} items are being retried")
+            output.remark(retried)
             await _watch(client, batch_id, organization_id, output)
             batch = await _show(client, batch_id, organization_id, output)
         return ExitCode.DONE if batch["status"] == BatchStatus.COMPLETED else ExitCode.SOME_FAILED

@@ -129,7 +129,7 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
             [name] = {"status", "list", "results", "retry", "submit", "cancel", "verify"} & set(step.split())
             codes[f"{name} --preview" if "--preview" in step else name] = done.returncode
             if name == "retry":
-                assert "1 items are being retried" in done.stderr
+                assert "Items that are being retried: 1" in done.stderr
                 assert "7 success, 4 failed of 11" in done.stdout
             if name == "cancel":
                 assert "nothing left to cancel" in done.stderr
