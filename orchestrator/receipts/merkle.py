@@ -1,12 +1,12 @@
-"""The Merkle tree of RFC 9162, section 2.1: hashes, roots, proofs, and their verification.
+"""The Merkle tree of RFC 9162, section 2.1: hashes, roots and proofs.
 
 A log stores the hash of each perfect subtree: `node(level, number)` is that of the leaves from `number << level` to
-before `(number + 1) << level`. Level 0 has the leaves. No hash changes when the log grows. A root or a proof reads at most two hashes of each
-level. The functions whose names end with `places` say which, so that a table can be asked for all of them at once.
+before `(number + 1) << level`. Level 0 has the leaves. No hash changes when the log grows. A root or a proof reads at most three hashes of
+each level.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 HASH_SIZE = 32
@@ -67,7 +67,7 @@ def root(size: int, node: Nodes) -> bytes:
 
 
 def root_places(size: int) -> list[Place]:
-    """The stored hashes that `root` reads."""
+    """The stored hashes that `root` reads. They are also all that `appended` may read, so a log that grows needs no others."""
     return list(_Range(0, size).places())
 
 
@@ -85,29 +85,14 @@ def appended(size: int, leaf_hashes: Sequence[bytes], node: Nodes) -> list[tuple
     return new
 
 
-def appended_places(size: int) -> list[Place]:
-    """The stored hashes that `appended` may read: the left siblings of what is added."""
-    return root_places(size)
-
-
 def inclusion_proof(index: int, size: int, node: Nodes) -> list[bytes]:
     """Shows that a leaf is at this index among the first `size` leaves."""
     return [each.hash(node) for each in _inclusion_ranges(index, size)]
 
 
-def inclusion_places(index: int, size: int) -> list[Place]:
-    """The stored hashes that `inclusion_proof` reads."""
-    return _places(_inclusion_ranges(index, size))
-
-
 def consistency_proof(first: int, second: int, node: Nodes) -> list[bytes]:
     """Shows that the first `first` leaves of a log of `second` leaves are those that it had when it was that small."""
     return [each.hash(node) for each in _consistency_ranges(first, second)]
-
-
-def consistency_places(first: int, second: int) -> list[Place]:
-    """The stored hashes that `consistency_proof` reads."""
-    return _places(_consistency_ranges(first, second))
 
 
 def root_of_inclusion(leaf_hashed: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
@@ -129,51 +114,6 @@ def root_of_inclusion(leaf_hashed: bytes, index: int, size: int, proof: Sequence
     if last:
         raise BadProofError("the proof is too short")
     return result
-
-
-def verify_inclusion(leaf_hashed: bytes, index: int, size: int, root_hash: bytes, proof: Sequence[bytes]) -> None:
-    """Raises BadProofError unless the leaf with this hash is at the index in the log with this size and root."""
-    if root_of_inclusion(leaf_hashed, index, size, proof) != root_hash:
-        raise BadProofError("the proof leads to another root")
-
-
-def verify_consistency(first: int, first_root: bytes, second: int, second_root: bytes, proof: Sequence[bytes]) -> None:
-    """Raises BadProofError unless the log with the second size and root begins with the log with the first ones."""
-    if not 0 < first <= second:
-        raise BadProofError(f"a log of {second} has no earlier state of {first}")
-    if first == second:
-        if proof:
-            raise BadProofError("the proof is too long")
-        if first_root != second_root:
-            raise BadProofError("the two logs have the same size and different roots")
-        return
-    hashes = list(proof) if first & (first - 1) else [first_root, *proof]
-    if not hashes:
-        raise BadProofError("the proof is too short")
-    at, last = first - 1, second - 1
-    while at & 1:
-        at, last = at >> 1, last >> 1
-    old = new = hashes[0]
-    for sibling in hashes[1:]:
-        if last == 0:
-            raise BadProofError("the proof is too long")
-        if at & 1 or at == last:
-            old, new = node_hash(sibling, old), node_hash(sibling, new)
-            while not at & 1 and at:
-                at, last = at >> 1, last >> 1
-        else:
-            new = node_hash(new, sibling)
-        at, last = at >> 1, last >> 1
-    if last:
-        raise BadProofError("the proof is too short")
-    if old != first_root:
-        raise BadProofError("the proof leads to another root of the smaller log")
-    if new != second_root:
-        raise BadProofError("the proof leads to another root of the larger log")
-
-
-def _places(ranges: Iterable[_Range]) -> list[Place]:
-    return [place for each in ranges for place in each.places()]
 
 
 def _split(begin: int, end: int) -> int:

@@ -73,11 +73,6 @@ class CheckedReceipt:
         return not self.faults
 
 
-def receipt_bytes(receipt: ReceiptResponse) -> bytes:
-    """The receipt as a file: the only text that it has."""
-    return canonical_json(receipt.model_dump(mode="json", exclude_none=True))
-
-
 def check_receipt(raw: bytes, trusted: Sequence[VerifierKey] | None = None) -> CheckedReceipt:
     """Checks everything in a receipt, and returns all that is wrong with it.
 

@@ -14,12 +14,12 @@ from api.console.pages import STATIC
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.canonical import canonical_json
 from orchestrator.receipts.keys import SigningKey
-from orchestrator.receipts.receipt import check_receipt, receipt_bytes
+from orchestrator.receipts.receipt import check_receipt
 from tests.browser.conftest import Watch, log_in
 from tests.browser.test_console import check
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
-from tests.support.merkle_log import ORGANIZATION, example_leaf, example_receipt
+from tests.support.merkle_log import ORGANIZATION, example_leaf, example_receipt, receipt_bytes
 from tests.support.pipeline import Pipeline, item, mentors, standard_directory
 from tests.support.receipts import announce_key, append_and_sign
 from tests.unit.test_receipts import FAULTS, RECEIPT, changed

@@ -13,7 +13,6 @@ from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import SignedCheckpoint
 from orchestrator.receipts.encoding import decoded
 from orchestrator.receipts.keys import SigningKey
-from orchestrator.receipts.merkle import verify_consistency
 from orchestrator.receipts.receipt import check_receipt
 from orchestrator.storage.receipt_appending import forget_person
 from orchestrator.storage.receipt_checkpoints import add_key
@@ -21,6 +20,7 @@ from schemas.ids import derived_ids
 from schemas.paths import API_PATH, RECEIPTS_PATH
 from tests.support.api_server import KEY as TOKEN_KEY
 from tests.support.api_server import ApiServer, running_api
+from tests.support.merkle_log import verify_consistency
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors
 from tests.support.receipts import KEY, ORIGIN, append, append_and_sign
 from tests.support.revoking import revoke

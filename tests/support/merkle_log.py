@@ -1,14 +1,15 @@
-"""A log in memory: its leaves and stored hashes, and receipts made from it."""
+"""A log in memory: its leaves and stored hashes, receipts made from it, and how a client compares two of its states."""
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+from orchestrator.receipts.canonical import canonical_json
 from orchestrator.receipts.checkpoint import Checkpoint, origin, sign
 from orchestrator.receipts.encoding import encoded
 from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.leaf import SALT_SIZE, leaf, leaf_bytes, person_hash
-from orchestrator.receipts.merkle import Place, appended, inclusion_proof, leaf_hash, root
+from orchestrator.receipts.merkle import BadProofError, Place, appended, inclusion_proof, leaf_hash, node_hash, root
 from schemas.api.receipts import LeafResponse, PeopleResponse, PersonResponse, ReceiptItemResponse, ReceiptResponse
 
 NAME = "records.example.org"
@@ -87,6 +88,46 @@ def example_receipt(
     ]
     checkpoint = Checkpoint(origin(key.name, leaves[0].organization_id), log.size, log.root())
     return ReceiptResponse(checkpoint=sign(checkpoint, key), keys=(str(key.verifier),), items=tuple(items))
+
+
+def receipt_bytes(receipt: ReceiptResponse) -> bytes:
+    """The receipt as a file, in its only form."""
+    return canonical_json(receipt.model_dump(mode="json", exclude_none=True))
+
+
+def verify_consistency(first: int, first_root: bytes, second: int, second_root: bytes, proof: Sequence[bytes]) -> None:
+    """Raises BadProofError unless the log with the second size and root begins with the log with the first ones."""
+    if not 0 < first <= second:
+        raise BadProofError(f"a log of {second} has no earlier state of {first}")
+    if first == second:
+        if proof:
+            raise BadProofError("the proof is too long")
+        if first_root != second_root:
+            raise BadProofError("the two logs have the same size and different roots")
+        return
+    hashes = list(proof) if first & (first - 1) else [first_root, *proof]
+    if not hashes:
+        raise BadProofError("the proof is too short")
+    at, last = first - 1, second - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    old = new = hashes[0]
+    for sibling in hashes[1:]:
+        if last == 0:
+            raise BadProofError("the proof is too long")
+        if at & 1 or at == last:
+            old, new = node_hash(sibling, old), node_hash(sibling, new)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            new = node_hash(new, sibling)
+        at, last = at >> 1, last >> 1
+    if last:
+        raise BadProofError("the proof is too short")
+    if old != first_root:
+        raise BadProofError("the proof leads to another root of the smaller log")
+    if new != second_root:
+        raise BadProofError("the proof leads to another root of the larger log")
 
 
 def _person(person: str) -> PersonResponse:

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from cli.commands import receipts
 from cli.main import app
 from orchestrator.receipts.keys import SigningKey
-from orchestrator.receipts.receipt import Fault, receipt_bytes
-from tests.support.merkle_log import example_receipt
+from orchestrator.receipts.receipt import Fault
+from tests.support.merkle_log import example_receipt, receipt_bytes
 from tests.unit.test_cli_client import problem, server
 
 FIRST_VERSION = Path(__file__).parents[1] / "data" / "receipts" / "version-1.json"
