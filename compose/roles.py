@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -280,6 +279,26 @@ def run_roles(settings: Settings, names: Sequence[str], *, when_loaded: Callable
     Call it in the main thread. Calls `when_loaded` before it connects to anything. Raises RefusedStartError (which says why) before anything
     runs.
     """
+    _refuse_start(settings, names)
+    if "api" not in names:
+        _be_batch_work()
+    tracer = begin_tracing(os.environ)
+    builds = {name: _LOADERS[name]() for name in names if name != "api"}
+    when_loaded()
+    roles = {name: build(settings) for name, build in builds.items()}
+    REGISTRY.register(_LoopAges(dict(roles)))
+    for name in names:
+        begin_at_zero(name)
+    roles |= _serving_health(settings, roles, beside_api="api" in names)
+    relieve_collector()
+    exit_code = _run(roles)
+    if tracer is not None:
+        tracer.close()
+    return exit_code
+
+
+def _refuse_start(settings: Settings, names: Sequence[str]) -> None:
+    """Raises RefusedStartError if one of the roles is unknown, or can't be served with these settings."""
     unknown = sorted(set(names) - set(ROLES))
     if unknown:
         raise UnknownRoleError(f"no such role: {', '.join(unknown)}; there are {', '.join(ROLES)}")
@@ -288,28 +307,25 @@ def run_roles(settings: Settings, names: Sequence[str], *, when_loaded: Callable
 
         refuse_unsafe_start(settings)
         _refuse_address(settings.api_host, settings.api_port, "BULKREG_API_PORT")
-    else:
-        _be_batch_work()
-        if settings.health_port is not None:
-            _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
-    tracer = begin_tracing(os.environ)
-    builds = {name: _LOADERS[name]() for name in names if name != "api"}
-    when_loaded()
-    roles = {name: build(settings) for name, build in builds.items()}
-    REGISTRY.register(_LoopAges(dict(roles)))
-    for name in names:
-        begin_at_zero(name)
+    elif settings.health_port is not None:
+        _refuse_address(settings.api_host, settings.health_port, "BULKREG_HEALTH_PORT")
+
+
+def _serving_health(settings: Settings, roles: Mapping[str, RunningRole], *, beside_api: bool) -> Mapping[str, RunningRole]:
+    """Returns the server that tells how these roles are: the API, or one at the health port. Empty without either."""
     starts = _note_starts(settings, list(roles))
     # What stops another role does not stop the API from accepting batches.
-    is_apis = "api" in names
     checks = {
-        name: _check(role.health, None if is_apis else starts.get(name), settings.max_restarts, tells_only=is_apis)
+        name: _health_check(role.health, None if beside_api else starts.get(name), settings.max_restarts, tells_only=beside_api)
         for name, role in roles.items()
     }
-    if "api" in names:
-        roles["api"] = _api(settings, checks)
-    elif settings.health_port is not None:
-        roles["health"] = _health(settings, settings.health_port, checks)
+    if beside_api:
+        return {"api": _api(settings, checks)}
+    return {} if settings.health_port is None else {"health": _health(settings, settings.health_port, checks)}
+
+
+def _run(roles: Mapping[str, RunningRole]) -> int:
+    """Runs each role in a thread. Once one of them has ended, or a signal has arrived, stops all. Returns the exit code."""
     failed = threading.Event()
     ended = threading.Event()
 
@@ -331,7 +347,6 @@ def run_roles(settings: Settings, names: Sequence[str], *, when_loaded: Callable
             os._exit(1)
         ended.set()
 
-    relieve_collector()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
     threads = [threading.Thread(target=work, args=pair, name=pair[0], daemon=True) for pair in roles.items()]
@@ -342,8 +357,6 @@ def run_roles(settings: Settings, names: Sequence[str], *, when_loaded: Callable
         role.stop()
     for thread in threads:
         thread.join()
-    if tracer is not None:
-        tracer.close()
     return 1 if failed.is_set() else 0
 
 
@@ -391,13 +404,13 @@ def _note_starts(settings: Settings, roles: Sequence[str]) -> Mapping[str, int]:
     return starts
 
 
-def _check(health: LoopHealth, starts: int | None, max_restarts: int, *, tells_only: bool) -> Callable[[], Health]:
+def _health_check(health: LoopHealth, starts: int | None, max_restarts: int, *, tells_only: bool) -> Callable[[], Health]:
     """`starts`: how often the role began recently. With `tells_only`, a trouble of a loop that still turns is reported but does not
     count."""
-    steady_at = time.monotonic() + STEADY_AFTER_S
+    steady_at = health.clock() + STEADY_AFTER_S
 
     def check() -> Health:
-        if starts is not None and starts > max_restarts and time.monotonic() < steady_at:
+        if starts is not None and starts > max_restarts and health.clock() < steady_at:
             return Health(
                 False,
                 f"it began {starts} times within {RESTARTS_WITHIN.total_seconds() / 60:.0f} minutes; its log says why it ends",
