@@ -23,8 +23,6 @@ pytestmark = pytest.mark.usefixtures("topics")
 # Shorter than the settings allow, or heartbeats would come in between.
 MAX_POLL_INTERVAL_MS = 3_000
 
-SMALL_BATCHES = LanePolicy(max_batch_records=10, bulk_share=0.5)
-
 
 @pytest.fixture(autouse=True)
 def _toy_table(settings: Settings) -> None:
