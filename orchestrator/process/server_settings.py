@@ -80,17 +80,31 @@ class ServerSettings(BaseSettings):
 
     # --- Kafka --------------------------------------------------------------------------------------------------------
     kafka_bootstrap_servers: str = Field(default="127.0.0.1:9092", description="host:port, separated by commas.")
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="SSL encrypts the connections to Kafka; SASL logs in by user name and password."
+    )
     kafka_allow_plaintext: bool = Field(
         default=False, description="Allow PLAINTEXT to a broker that is not on loopback. Otherwise the product refuses to start."
     )
-    kafka_sasl_mechanism: str | None = None
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: SecretStr | None = None
-    kafka_ssl_ca_location: Path | None = None
-    kafka_ssl_certificate_location: Path | None = None
-    kafka_ssl_key_location: Path | None = None
-    topic_prefix: str = Field(default="bulk-registration", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    kafka_sasl_mechanism: str | None = Field(
+        default=None, description="How SASL transmits the password, such as SCRAM-SHA-512. Needed with SASL."
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="The user name for SASL.")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="The password for SASL.")
+    kafka_ssl_ca_location: Path | None = Field(
+        default=None, description="File with the certificates (PEM) that the brokers' are signed by. Unset: those of the system."
+    )
+    kafka_ssl_certificate_location: Path | None = Field(
+        default=None, description="File with the client's own certificate (PEM), if the brokers demand one."
+    )
+    kafka_ssl_key_location: Path | None = Field(
+        default=None, description="File with the private key (PEM, without a password) of the client's certificate."
+    )
+    topic_prefix: str = Field(
+        default="bulk-registration",
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="The names of the topics and of the consumer groups begin with it. Another one is another deployment on the same brokers.",
+    )
     topic_partitions: int = Field(
         default=3,
         ge=1,

@@ -191,8 +191,11 @@ class Settings(ServerSettings):
     )
 
     # --- HTTP ---------------------------------------------------------------------------------------------------------
-    api_host: str = "127.0.0.1"
-    api_port: int = Field(default=8080, ge=0, le=LAST_PORT)
+    api_host: str = Field(
+        default="127.0.0.1",
+        description="The address at which a process serves the API, or its health. 0.0.0.0: all addresses of the machine.",
+    )
+    api_port: int = Field(default=8080, ge=0, le=LAST_PORT, description="The API's port. 0: any free one.")
     health_port: int | None = Field(
         default=None,
         ge=0,
@@ -247,9 +250,11 @@ class Settings(ServerSettings):
         min_length=32,
         description="Development only: the shared key that signs tokens (RFC 7518: 256 bits).",
     )
-    jwt_jwks_url: str | None = None
-    jwt_issuer: str = "bulkreg"
-    jwt_audience: str = "bulkreg"
+    jwt_jwks_url: str | None = Field(
+        default=None, description="Where the identity provider publishes the keys that its tokens are signed with (a JWK Set)."
+    )
+    jwt_issuer: str = Field(default="bulkreg", description="The issuer (iss) that a token must have.")
+    jwt_audience: str = Field(default="bulkreg", description="The audience (aud) that a token must have.")
     jwt_leeway_s: int = Field(
         default=10,
         ge=0,
@@ -310,7 +315,9 @@ class Settings(ServerSettings):
     )
 
     # --- Observation --------------------------------------------------------------------------------------------------
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Lines below this level are not logged."
+    )
     log_directory: Path | None = Field(
         default=None, description="Directory for librdkafka's log lines; the product's own go to standard error."
     )

@@ -30,6 +30,10 @@ def test_an_outdated_table_is_written_again() -> None:
     assert written(changed) == TEXT
 
 
+def test_every_setting_says_what_it_is() -> None:
+    assert re.findall(r"^\| `(BULKREG_\w+)` .* \| *\|$", TEXT, re.MULTILINE) == []
+
+
 def test_every_role_is_described() -> None:
     assert re.findall(r"^\| `(\w+)` \| .* \| .* \|$", TEXT.split("## Install")[0], re.MULTILINE) == list(ROLES)
 
