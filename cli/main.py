@@ -8,11 +8,11 @@ import typer
 
 from cli.commands import (
     activities,
-    administration,
     batches,
     bench,
     dead_letters,
     demo,
+    directory,
     doctor,
     groups,
     keys,
@@ -20,6 +20,7 @@ from cli.commands import (
     receipts,
     replay,
     revoke,
+    setup,
     stack,
     submit,
     templates,
@@ -69,7 +70,8 @@ templates.register(app)
 activities.register(app)
 receipts.register(app)
 run_command.register(app)
-administration.register(app)
+setup.register(app)
+directory.register(app)
 period.register(app)
 webhooks.register(app)
 doctor.register(app)

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from cli.remote.answers import Answer, another_server
+from cli.remote.responses import ApiResponse, another_server
 from cli.remote.target import Target
 from cli.terminal.failures import ApiProblemError, BadInputError, CommandError, UnreachableError
 from orchestrator.process.outgoing import UnusableWayError, check_address, heeds_environment, usable_way, without_credentials
@@ -65,19 +65,19 @@ class ApiClient:
         self._remark = remark
         self._has_answered = False
 
-    async def get(self, path: str, organization_id: str | None, **query: object) -> Answer:
+    async def get(self, path: str, organization_id: str | None, **query: object) -> ApiResponse:
         """Sends a read. `query`: parameters that are None are left out."""
         return await self._request("GET", path, self._target.headers(organization_id), params=_given(query))
 
     async def post(
         self, path: str, organization_id: str | None, body: Mapping[str, Any] | None = None, *, key: str | None = None
-    ) -> Answer:
+    ) -> ApiResponse:
         """Sends a change, with the given Idempotency-Key or a new one."""
         is_named = body is not None and "organization_id" in body
         headers = self._target.headers(organization_id, is_named_in_body=is_named) | {"Idempotency-Key": key or str(uuid4())}
         return await self._request("POST", path, headers, json=body)
 
-    async def put(self, path: str, organization_id: str | None, body: Mapping[str, Any], *, seen: Answer) -> Answer:
+    async def put(self, path: str, organization_id: str | None, body: Mapping[str, Any], *, seen: ApiResponse) -> ApiResponse:
         """Sends a change of what this response showed, with a new Idempotency-Key. It is refused if somebody has changed it since."""
         headers = self._target.headers(organization_id) | {"Idempotency-Key": str(uuid4()), "If-Match": seen.tag}
         return await self._request("PUT", path, headers, json=body)
@@ -88,7 +88,7 @@ class ApiClient:
 
     @asynccontextmanager
     async def download(self, path: str, organization_id: str | None, **query: object) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Yields a body in chunks as it arrives, for responses of any size."""
+        """Yields a body in chunks as it arrives, for responses of any size. Raises ApiProblemError, UnreachableError."""
         headers = _encoded(self._target.headers(organization_id))
         try:
             async with self._http.stream("GET", path, headers=headers, params=_given(query)) as response:
@@ -102,7 +102,8 @@ class ApiClient:
     async def finished(
         self, batch_id: str, organization_id: str | None, changed: Callable[[Mapping[str, Any]], None]
     ) -> Mapping[str, Any]:
-        """Returns the batch with its first item once it is terminal. Calls `changed` with each state on the way."""
+        """Returns the batch with its first item once it is terminal. Calls `changed` with each state on the way. Raises ApiProblemError,
+        UnreachableError."""
         path, tag, pause_s = f"{API_PATH}/{batch_id}", None, self._patience.shortest_poll_s
         while True:
             asked_s = time.monotonic()
@@ -118,7 +119,7 @@ class ApiClient:
             await asyncio.sleep(max(0.0, asked_s + pause_s - time.monotonic()))
             pause_s = min(pause_s * 1.5, self._patience.longest_poll_s)
 
-    async def _request(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> Answer:
+    async def _request(self, method: str, path: str, headers: Mapping[str, str], **content: Any) -> ApiResponse:
         """Sends until there is a response. Raises BadInputError for values that no header can hold, ApiProblemError, UnreachableError."""
         encoded = _encoded(headers)
         retrying = AsyncRetrying(
@@ -136,7 +137,7 @@ class ApiClient:
             raise UnreachableError(f"{self._address} is unavailable: {error}") from error
         if response.is_error:
             raise _refusal(response)
-        return Answer(response)
+        return ApiResponse(response)
 
     async def _send(self, method: str, path: str, headers: httpx.Headers, **content: Any) -> httpx.Response:
         try:
@@ -209,5 +210,5 @@ def _refusal(response: httpx.Response) -> CommandError:
     """Returns the failure for an error response."""
     if response.headers.get("Content-Type", "").split(";")[0] != "application/problem+json":
         return another_server(response, f"status {response.status_code}")
-    refusal = ApiProblemError(Answer(response).json())
+    refusal = ApiProblemError(ApiResponse(response).json())
     return UnreachableError(str(refusal), details=refusal.problem) if response.is_server_error else refusal

@@ -29,7 +29,7 @@ from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANI
 from tests.support.storage import Decided
 
 Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 _KNOWN_MENTOR = re.compile(r"mentor-([1-9][0-9]?|100)")
 _MENTOR_NOT_FOUND = RULES[0].error
@@ -52,11 +52,11 @@ class MemoryFlow:
 
     def call(
         self,
-        operation: Callable[Concatenate[ActivityRepository, Actor, Arguments], Answer],
+        operation: Callable[Concatenate[ActivityRepository, Actor, Arguments], Returned],
         actor: Actor,
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
-    ) -> Answer:
+    ) -> Returned:
         """Runs an operation in a transaction."""
         with self.storage.transaction() as (repository, _):
             return operation(repository, actor, *arguments, **named)

@@ -22,7 +22,7 @@ class _Object(dict[str, Any]):
         raise another_server(self._response, f"its response has no {field}")
 
 
-class Answer:
+class ApiResponse:
     """A response of the API."""
 
     def __init__(self, response: httpx.Response) -> None:

@@ -1,6 +1,6 @@
-"""The commands that set a deployment up: schema, topics, directory, tokens."""
+"""The commands on the directory: import, forget, show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +12,6 @@ from rich.console import RenderableType
 
 from cli.remote.connection import Connection, connected
 from cli.servers.deployment import Deployment
-from cli.servers.kafka import reachable_kafka
 from cli.terminal.command import Audience, command
 from cli.terminal.failures import BadInputError, ExitCode
 from cli.terminal.output import Output, confirm, printable, table
@@ -21,14 +20,10 @@ from schemas.paths import API_ROOT
 
 # The commands import what they need themselves, so that shell completion and --help do not wait for database drivers and Kafka.
 if TYPE_CHECKING:
-    from orchestrator.directory.importing import Person
-
-# A working day and the evening after it.
-TOKEN_HOURS = 12
+    from orchestrator.directory.importing import ImportReport, Person
 
 # Further absent people are counted and not named, because the list is read by a person.
 _MOST_PEOPLE_LISTED = 20
-
 
 # Who forgets a person by the command line, as the record of it says.
 _OPERATOR = "operator"
@@ -46,47 +41,10 @@ class Part(StrEnum):
     COORDINATORS = "coordinators"
 
 
-class RoleOption(StrEnum):
-    """The roles that a token can have."""
-
-    COORDINATOR = "coordinator"
-    ADMIN = "admin"
-    SERVICE = "service"
-    AUDITOR = "auditor"
-
-
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    db = typer.Typer(no_args_is_help=True, help="The database's schema.")
-    topics = typer.Typer(no_args_is_help=True, help="The Kafka topics.")
     directory = typer.Typer(no_args_is_help=True, help="Organizations, mentors, coordinators, scopes, activity types.")
-    app.add_typer(db, name="db", rich_help_panel=Audience.OPERATORS)
-    app.add_typer(topics, name="topics", rich_help_panel=Audience.OPERATORS)
     app.add_typer(directory, name="directory", rich_help_panel=Audience.OPERATORS)
-
-    @command(db, "upgrade", example="BULKREG_DATABASE_URL=postgresql://owner:…@db/bulkreg bulkreg db upgrade")
-    def upgrade_schema(deployment: Deployment, output: Output) -> None:
-        """Upgrade the database to this version's schema, and create its two roles. Safe to repeat."""
-        from cli.servers.database import reachable_database
-        from orchestrator.storage.migrate import upgrade
-
-        settings = deployment.settings()
-        with working(output, "Migrating"), reachable_database(settings.owner_url):
-            version = upgrade(settings)
-        sentence = f"The schema is at version {version}."
-        output.answer({"schema_version": version}, sentence, done=sentence)
-
-    @command(topics, "create", example="bulkreg topics create")
-    def create(deployment: Deployment, output: Output) -> ExitCode:
-        """Create missing topics, and report where existing topics differ from the plan. Safe to repeat."""
-        from producers.topics import create_topics
-
-        settings = deployment.settings()
-        with working(output, "Asking Kafka"), reachable_kafka(settings):
-            reports = create_topics(settings)
-        rows = [(each.name, "made" if each.created else "; ".join(each.differences) or "as planned") for each in reports]
-        output.answer({"topics": [asdict(each) for each in reports]}, table(["topic", ""], rows), done="The topics exist.")
-        return ExitCode.SOME_FAILED if any(each.differences for each in reports) else ExitCode.DONE
 
     @command(directory, "import", example="bulkreg directory import ./directory --prune")
     def import_files(
@@ -123,23 +81,7 @@ def register(app: typer.Typer) -> None:
                 )
             except ForgettingKeyError as error:
                 raise BadInputError(str(error)) from error
-        for remark in remarks:
-            output.remark(printable(remark))
-        for period in report.closed_periods:
-            output.remark(f"{printable(period.organization_id)}: the period is closed through {period.closed_through}")
-        for period in report.periods_closed_longer:
-            what = f"the period stays closed through {period.closed_through}; an import never reopens one (bulkreg period reopen does)"
-            output.remark(f"{printable(period.organization_id)}: {what}")
-        for person in report.forgotten:
-            remark = (
-                f"{person.organization_id}: {person.id} was forgotten and is left out; remove the row, or repeat with --again"
-            )
-            output.remark(printable(remark))
-        for person in report.being_forgotten:
-            remark = (
-                f"{person.organization_id}: {person.id} is still being forgotten and is left out; "
-                "repeat with --again when that is done (bulkreg directory forget continues it)"
-            )
+        for remark in [*remarks, *_remarks(report)]:
             output.remark(printable(remark))
         deployment.refresh_admin_token()
         headers = ["file", "rows", "added", "changed", "withdrawn"]
@@ -249,32 +191,27 @@ def register(app: typer.Typer) -> None:
         shown = [table(headers, [[_cell(row[name]) for name in headers] for row in rows])] if rows else []
         output.answer({"data": rows}, *shown, f"{len(rows)} {part.replace('-', ' ')}")
 
-    @command(app, "token", audience=Audience.DEVELOPERS, example="bulkreg token --org org-01 --sub coord-101 --role coordinator")
-    def token(
-        deployment: Deployment,
-        output: Output,
-        sub: Annotated[str, typer.Option(help="Who it is for; for the role coordinator, the coordinator's id.")],
-        role: Annotated[RoleOption, typer.Option(help="What it allows.")],
-        org: Annotated[
-            list[str] | None, typer.Option(help="The organization; for the role service, several or * for all.")
-        ] = None,
-        more: Annotated[list[str] | None, typer.Argument(metavar="ORG", help="More organizations.")] = None,
-    ) -> None:
-        """Print a development token, signed with the key of a home, or with BULKREG_JWT_HS256_KEY."""
-        from api.access.tokens import make_development_token
-        from orchestrator.batches.model import Role
-
-        try:
-            made = make_development_token(
-                deployment.settings(), sub=sub, role=Role(role), orgs=[*(org or ()), *(more or ())], ttl_s=TOKEN_HOURS * 3_600
-            )
-        except ValueError as error:
-            raise BadInputError(str(error)) from error
-        output.answer({"token": made, "expires_in_s": TOKEN_HOURS * 3_600}, made)
-
 
 def _cell(value: object) -> object:
     return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
+def _remarks(report: "ImportReport") -> Iterator[str]:
+    """What a person should know about the import, beside its counts."""
+    for period in report.closed_periods:
+        yield f"{period.organization_id}: the period is closed through {period.closed_through}"
+    for period in report.periods_closed_longer:
+        what = (
+            f"the period stays closed through {period.closed_through}; an import never reopens one (bulkreg period reopen does)"
+        )
+        yield f"{period.organization_id}: {what}"
+    for person in report.forgotten:
+        yield f"{person.organization_id}: {person.id} was forgotten and is left out; remove the row, or repeat with --again"
+    for person in report.being_forgotten:
+        yield (
+            f"{person.organization_id}: {person.id} is still being forgotten and is left out; "
+            "repeat with --again when that is done (bulkreg directory forget continues it)"
+        )
 
 
 def _absent(kind: str, people: "Sequence[Person]", *, pruned: bool) -> list[RenderableType]:
