@@ -40,9 +40,24 @@ class RevocationPolicy:
 
     window: timedelta
 
-    def is_over(self, actor: Actor, record: ActivityRecord | RecordElsewhere, now: datetime) -> bool:
-        """Whether it is too late for the caller to revoke this activity."""
-        return actor.role in _BOUND_BY_WINDOW and record.created_at < now - self.window
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What keeps the caller from revoking a living activity at a moment: the closed period, and the window."""
+
+    closed_through: date | None
+    bound_since: datetime | None
+    """The caller may not revoke activities that were created before this. None: the window does not bind the caller."""
+
+    @classmethod
+    def of(cls, actor: Actor, policy: RevocationPolicy, closed_through: date | None, now: datetime) -> "_Limits":
+        return cls(closed_through, now - policy.window if actor.role in _BOUND_BY_WINDOW else None)
+
+    def refusal(self, activity_date: date, created_at: datetime) -> KeptBecause | None:
+        """Returns why an activity can't be revoked, or None if it can be."""
+        if self.closed_through is not None and activity_date <= self.closed_through:
+            return KeptBecause.PERIOD_CLOSED
+        return KeptBecause.WINDOW_OVER if self.bound_since is not None and created_at < self.bound_since else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +113,9 @@ def revoke_batch(
     batch = present(repository, batch_id)
     positions = _positions(repository, batch, request)
     closed_through = records.hold_period(batch.organization_id)
-    judged = _judge(repository, records, actor, batch, positions, records.take(batch_id, positions), policy, closed_through)
+    found = records.take(batch_id, positions)
+    limits = _Limits.of(actor, policy, closed_through, repository.clock())
+    judged = _judge(repository, records, batch, positions, found, limits)
     if judged.living or judged.to_request or matches_nothing(edit_versions):
         # A call that changes nothing skips the precondition: this very call may have made the change, with its acknowledgement lost.
         check_edit_version(batch, edit_versions)
@@ -125,7 +142,9 @@ def foresee_revocation(
     batch = visible(repository, actor, batch_id)
     positions = _positions(repository, batch, request)
     closed_through = records.closed_through(batch.organization_id)
-    judged = _judge(repository, records, actor, batch, positions, records.read(batch_id, positions), policy, closed_through)
+    found = records.read(batch_id, positions)
+    limits = _Limits.of(actor, policy, closed_through, repository.clock())
+    judged = _judge(repository, records, batch, positions, found, limits)
     return _revoked(batch, judged)
 
 
@@ -163,12 +182,13 @@ def revoke_activity(
     [record] = records.take(place.batch_id, [place.position])
     was_revoked_before = record.revocation is not None if earlier is None else bool(earlier.result["already_revoked"])
     if record.revocation is None:
-        if _is_closed(record.activity_date, closed_through):
-            detail = f"The period is closed through {closed_through}; an administrator can reopen it."
-            raise ConflictError(KeptBecause.PERIOD_CLOSED, detail)
-        if policy.is_over(actor, record, repository.clock()):
+        limits = _Limits.of(actor, policy, closed_through, repository.clock())
+        refusal = limits.refusal(record.activity_date, record.created_at)
+        if refusal is KeptBecause.PERIOD_CLOSED:
+            raise ConflictError(refusal, f"The period is closed through {closed_through}; an administrator can reopen it.")
+        if refusal is not None:
             detail = f"The activity was registered more than {policy.window.days} days ago; ask an administrator to revoke it."
-            raise ConflictError(KeptBecause.WINDOW_OVER, detail)
+            raise ConflictError(refusal, detail)
         if batch is None:
             revocation = _revoke_purged(repository, records, actor, place, record, reason)
         else:
@@ -209,32 +229,24 @@ def _positions(repository: ActivityRepository, batch: BatchView, request: Revoca
 def _judge(
     repository: ActivityRepository,
     records: ActivityRecords,
-    actor: Actor,
     batch: BatchView,
     positions: Sequence[int] | None,
     found: Sequence[ActivityRecord],
-    policy: RevocationPolicy,
-    closed_through: date | None,
+    limits: _Limits,
 ) -> _Judged:
-    now = repository.clock()
     alive = [record for record in found if record.revocation is None]
-    held: dict[int, KeptBecause] = {}
-    for record in alive:
-        if _is_closed(record.activity_date, closed_through):
-            held[record.position] = KeptBecause.PERIOD_CLOSED
-        elif policy.is_over(actor, record, now):
-            held[record.position] = KeptBecause.WINDOW_OVER
+    refused = {record.position: limits.refusal(record.activity_date, record.created_at) for record in alive}
     without = _without_activity(repository, batch, positions, found)
+    dates = {item.position: item.values.activity_date for item in without}
     elsewhere = _living_elsewhere(records, batch, without)
     requested = {record.position for record in elsewhere if record.is_requested}
-    closed = {item.position for item in without if _is_closed(item.values.activity_date, closed_through)}
-    for foreign in elsewhere:
-        if foreign.position not in requested and foreign.position in closed:
-            held[foreign.position] = KeptBecause.PERIOD_CLOSED
-        elif foreign.position not in requested and policy.is_over(actor, foreign, now):
-            held[foreign.position] = KeptBecause.WINDOW_OVER
-    settled = requested | held.keys()
-    to_request = [foreign.position for foreign in elsewhere if foreign.position not in settled]
+    refused |= {
+        record.position: limits.refusal(dates[record.position], record.created_at)
+        for record in elsewhere
+        if not record.is_requested
+    }
+    held = {position: refusal for position, refusal in refused.items() if refusal is not None}
+    to_request = [record.position for record in elsewhere if not record.is_requested and record.position not in held]
     asked = requested.union(to_request)
     kept = {
         item.position: KeptBecause.REGISTERED_ELSEWHERE if item.status is ItemStatus.SUCCESS else KeptBecause.NOT_REGISTERED
@@ -250,10 +262,6 @@ def _judge(
         to_request,
         len(requested),
     )
-
-
-def _is_closed(activity_date: date, closed_through: date | None) -> bool:
-    return closed_through is not None and activity_date <= closed_through
 
 
 def _living_elsewhere(records: ActivityRecords, batch: BatchView, without: Sequence[ItemView]) -> Sequence[RecordElsewhere]:
