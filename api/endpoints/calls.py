@@ -131,7 +131,8 @@ class Call:
         return json_body.parse(self.body, self.service.settings)
 
     def idempotency(self, operation: str, *request: Any) -> Idempotency | None:
-        """The Idempotency-Key, if there is one, with the hash of the operation and the request as understood."""
+        """The Idempotency-Key, if there is one, with the hash of the operation and the request as understood. Raises RefusedRequestError for
+        a key that is too long or not printable."""
         key = self.header("Idempotency-Key")
         if key is None:
             return None

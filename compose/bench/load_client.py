@@ -56,7 +56,7 @@ class LoadClient:
 
     async def finished(self, batch_id: str, seen: Look | None = None) -> None:
         """Waits for the end of the batch by long polls, as a client does that wants to learn it immediately. `seen`: the result of its `GET`,
-        if it has made one."""
+        if it has made one. Raises UnexpectedResponseError unless the batch is completed."""
         seen = seen or await self.look(batch_id)
         while seen.status not in TERMINAL_BATCH_STATUSES:
             seen = await self.look(batch_id, seen)
@@ -64,7 +64,8 @@ class LoadClient:
             raise UnexpectedResponseError(f"batch {batch_id} ended {seen.status}")
 
     async def look(self, batch_id: str, seen: Look | None = None) -> Look:
-        """Reads the batch without its successful items. If the client has seen it before, waits until it has changed."""
+        """Reads the batch without its successful items. If the client has seen it before, waits until it has changed, up to 20 s. Raises
+        UnexpectedResponseError."""
         path = f"{API_PATH}/{batch_id}?items={ItemStatus.FAILED}{'' if seen is None else '&wait=20s'}"
         headers = self._headers if seen is None else {**self._headers, "If-None-Match": seen.etag}
         async with self._session.get(path, headers=headers) as response:

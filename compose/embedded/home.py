@@ -85,7 +85,7 @@ class Home:
             yield
 
     def holder(self) -> int | None:
-        """Returns the process that holds the home, or None."""
+        """Returns the id of the process that holds the home, or None. Raises HomeError."""
         try:
             lock = self._lock_file.open("r")
         except (FileNotFoundError, NotADirectoryError):

@@ -34,7 +34,7 @@ class StackFile:
 
     @classmethod
     def read(cls, home: Home) -> "StackFile | None":
-        """Returns what runs in the home, or None. A file that a killed supervisor left behind is ignored."""
+        """Returns what runs in the home, or None. A file that a killed supervisor left behind is ignored. Raises HomeError."""
         try:
             content = home.stack_file.read_bytes()
         except (FileNotFoundError, NotADirectoryError):

@@ -178,7 +178,7 @@ class Processor:
         return _settled(entries, handled)
 
     def _repeats_at_once(self, error: Exception) -> bool:
-        """Whether the same work is tried again before any other."""
+        """Whether the same work is tried again before any other. Counts the tries after a rival or a lock."""
         if self._stopping.is_set() and is_transient(error):
             return True
         match blame(error):
