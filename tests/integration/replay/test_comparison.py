@@ -91,6 +91,23 @@ def test_a_value_that_is_never_reset_is_shown_and_kept(pipeline: RecordingPipeli
         assert connection.scalar(kept)
 
 
+def test_an_item_that_the_topics_do_not_have_is_shown_and_kept(pipeline: RecordingPipeline, owner: Engine) -> None:
+    batch_id = pipeline.submit([item("nobody")])
+    pipeline.drain()
+    other = DerivedIds(batch_id).item_id(1)
+    run(
+        owner,
+        "CREATE TEMPORARY TABLE another ON COMMIT DROP AS SELECT * FROM orchestrator.batch_item",
+        f"UPDATE another SET position = 1, item_id = '{other}'",
+        "INSERT INTO orchestrator.batch_item SELECT * FROM another",
+    )
+    with replayed(pipeline.engine, pipeline.written) as (replay, connection):
+        [shown] = replay.compare(examples=EXAMPLES).differences
+        assert (shown.field, shown.item_id, shown.live, shown.rebuilt) == ("item", str(other), "failed", None)
+        assert promote(connection, batch_id) is Promoted.MOVED
+        assert connection.scalar(text("SELECT count(*) FROM orchestrator.batch_item")) == 2
+
+
 def test_the_first_differences_are_shown(pipeline: RecordingPipeline, owner: Engine) -> None:
     batches = sorted(pipeline.submit(mentors(3, first=first)) for first in (1, 10, 20, 30, 40))
     pipeline.drain()

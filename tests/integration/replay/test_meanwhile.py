@@ -147,6 +147,29 @@ def test_promotion_locks_the_batch_exclusively(pipeline: RecordingPipeline, owne
         assert promoting.result() is Promoted.MERGED
 
 
+def test_promotion_waits_for_a_fold_that_has_begun(pipeline: RecordingPipeline, owner: Engine, settings: Settings) -> None:
+    """A fold locks only the batch's row. A promotion that did not wait for it would write the counts from before it."""
+    batch_id = pipeline.submit(mentors(2))
+    pipeline.drain_until_registered()
+    [first, _] = pipeline.take(Topic.RESULTS)
+    run(owner, "UPDATE orchestrator.batch SET coordinator_id = 'x'")
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype IN ('transactionid', 'tuple') AND NOT granted")
+    with (
+        replayed(pipeline.engine, pipeline.written) as (_, connection),
+        ThreadPoolExecutor(1) as threads,
+        owner.connect() as looking,
+        pipeline.engine.connect() as folding,
+    ):
+        pipeline.aggregator.handle(folding, [record(first)])
+        promoting = threads.submit(promote, connection, batch_id)
+        eventually(lambda: looking.scalar(waiting), what="a promotion that waits for the fold")
+        folding.commit()
+        assert promoting.result() is Promoted.MERGED
+    counts = pipeline.status(batch_id).batch.counts
+    assert (counts.pending, counts.completed) == (1, 1)
+    assert verify(pipeline.engine, settings).breaches == []
+
+
 def test_a_batch_that_the_database_lost_completely_is_taken_in_again_by_its_consumers(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings
 ) -> None:
