@@ -84,6 +84,19 @@ def test_a_batch_that_does_not_name_the_person_is_not_locked(pipeline: Recording
     assert pipeline.status(named).batch.status == "completed"
 
 
+def test_another_persons_activity_in_a_batch_that_names_the_person_is_not_locked(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    """Nor is it waited for, while somebody uses it."""
+    pipeline.submit([item(PERSON), item(OTHER)])
+    pipeline.drain()
+    ask(pipeline)
+    with owner.begin() as using:
+        using.execute(text("SELECT FROM registration.activity WHERE attributed_to = :other FOR UPDATE"), {"other": OTHER})
+        assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON) == set()
+
+
 def test_a_transaction_locks_few_batches_and_those_that_run_keep_no_others_from_it(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
