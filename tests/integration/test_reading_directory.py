@@ -82,6 +82,24 @@ def test_what_other_organizations_have_makes_no_difference(engine: Engine) -> No
     assert list(alone["k-1"][4].registrations) == [activity_id(1)]
 
 
+def test_only_what_is_asked_for_is_read(engine: Engine) -> None:
+    """Whoever gets more than that ignores it, but it takes longer and longer as the organization grows."""
+    with engine.connect() as connection:
+        for statement in (
+            "mentor VALUES (:o, 'm-1', 'First', 'south'), (:o, 'm-2', 'Second', 'south')",
+            "activity_type VALUES (:o, 'visit', 'Visit', 60, 10), (:o, 'walk', 'Walk', 60, 20)",
+        ):
+            connection.execute(text(f"INSERT INTO registration.{statement}"), {"o": OURS})
+        for number in (1, 2):
+            connection.execute(text(ACTIVITY), {"id": activity_id(number), "o": OURS, "day": DAY.replace(day=number)})
+        reader = DirectoryReader(connection)
+        errors = [ItemError("duplicate_activity", "", retryable=False, conflicting_activity_id=activity_id(1))]
+        names = reader.names(Actor(OURS, "k-1", Role.ADMIN), [ItemValues("m-1", "visit", DAY, 60, None)], errors)
+        assert (names.mentors, names.activity_types) == ({"m-1": "First"}, {"visit": "Visit"})
+        assert list(names.registrations) == [activity_id(1)]
+        assert reader.minimum_minutes(OURS, ["visit"]) == {"visit": 10}
+
+
 # Each listing with the ids that it has, wherever their rows lie. Chapters come from mentors, scopes and names.
 SHUFFLED = (3, 0, 4, 2, 1)
 LISTINGS: dict[str, Callable[[DirectoryReader, Actor, Place], Page[Any]]] = {
