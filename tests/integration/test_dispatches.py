@@ -139,6 +139,11 @@ def test_only_an_item_that_the_service_may_have_registered_is_in_doubt(pipeline:
     assert in_doubt(pipeline, one, 4, 3, 2, 1, 0) == [2, 4]
     assert in_doubt(pipeline, one, 3, 4) == [4]
     assert in_doubt(pipeline, one) == []
+    # So a cancel leaves only these to the service's response.
+    assert pipeline.call(cancel_batch, ADMIN, UUID(one), None).unresolved == 2
+    statuses = {each.position: each.status for each in pipeline.status(UUID(one)).items}
+    assert [position for position, status in statuses.items() if status == "pending"] == [2, 4]
+    assert [position for position, status in statuses.items() if status == "cancelled"] == [0, 1, 3, 5]
 
 
 def test_a_refused_item_is_sent_under_the_next_key_in_its_next_attempt(pipeline: Pipeline) -> None:
