@@ -179,6 +179,20 @@ def test_row_68_only_transactions_that_may_have_written_to_this_audit_are_waited
         assert not audit_writers(connection)
 
 
+def test_row_68_a_transaction_that_still_waits_for_the_audit_is_not_waited_for(settings: Settings, engine: Engine) -> None:
+    """It has drawn no id. So the log goes on while an index is built, which keeps every writer waiting."""
+    waits = text("SELECT count(*) FROM pg_locks WHERE relation = CAST('registration.audit' AS regclass) AND NOT granted")
+    with as_other(settings.owner_url) as building, as_other(settings.owner_url) as writer, engine.connect() as connection:
+        building.execute(text("LOCK TABLE registration.audit IN SHARE MODE"))
+        waiting = threading.Thread(target=writer.execute, args=[WRITES])
+        waiting.start()
+        eventually(lambda: connection.scalar(waits))
+        meanwhile = audit_writers(connection)
+        building.rollback()
+        waiting.join()
+        assert (meanwhile, len(audit_writers(connection))) == (frozenset(), 1)
+
+
 @contextmanager
 def as_other(url: str | URL) -> Iterator[Connection]:
     other = create_engine(url)
