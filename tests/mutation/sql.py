@@ -18,6 +18,9 @@ _ENDS = re.compile(
     "WHERE|GROUP|ORDER|LIMIT|RETURNING|FOR|ON|JOIN|LEFT|INNER|CROSS|UNION|HAVING|SET|FROM|USING|DO|THEN|ELSE|END|WHEN|WITH|VALUES|WINDOW|SELECT"
 )
 
+# The words of a row lock. OF is followed by the name of a table.
+_LOCK_WORDS = ("UPDATE", "SHARE", "KEY", "OF", "SKIP", "LOCKED", "NOWAIT")
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -202,6 +205,6 @@ def _words(tokens: Sequence[_Token], index: int, token: _Token) -> Iterator[Edit
         yield Edit(token.start, token.end, other, Kind.SQL_JOIN)
     elif token.word == "FOR" and following in ("UPDATE", "SHARE", "KEY", "NO"):
         end = index + 2
-        while end < len(tokens) and tokens[end].word in ("UPDATE", "SHARE", "KEY", "SKIP", "LOCKED", "NOWAIT"):
+        while end < len(tokens) and (tokens[end - 1].word == "OF" or tokens[end].word in _LOCK_WORDS):
             end += 1
         yield Edit(token.start, tokens[end - 1].end, "", Kind.SQL_LOCK)

@@ -91,6 +91,7 @@ def test_mistakes_of_a_kind(kind: Kind, made: set[tuple[str, str]]) -> None:
         ),
         ("SELECT a FROM t LEFT JOIN u USING (a)", Kind.SQL_JOIN, {"SELECT a FROM t INNER JOIN u USING (a)"}),
         ("SELECT a FROM t FOR UPDATE SKIP LOCKED", Kind.SQL_LOCK, {"SELECT a FROM t "}),
+        ("SELECT a FROM t FOR NO KEY UPDATE OF t SKIP LOCKED", Kind.SQL_LOCK, {"SELECT a FROM t "}),
         ("SELECT 'x AND y' -- AND z\nFROM t LIMIT :n", Kind.SQL_BOUNDARY, {"SELECT 'x AND y' -- AND z\nFROM t LIMIT :n + 1"}),
         ("WHERE (a AND b) OR c", Kind.SQL_CLAUSE, {"WHERE true OR c", "WHERE (a ) OR c", "WHERE (a AND b) "}),
         ("CREATE INDEX ON t (a) WHERE b", Kind.SQL_CLAUSE, {"CREATE INDEX ON t (a) WHERE true"}),
