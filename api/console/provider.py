@@ -171,25 +171,15 @@ class IdentityProvider:
         return addresses
 
     def _exchange(self, addresses: _Addresses, attempt: Attempt, code: str) -> str:
-        """Returns the ID token for a code. Follows no redirects, because they could send the secret to another server."""
+        """Returns the ID token for a code. Raises LoginError. Follows no redirects, because they could send the secret to another server."""
+        auth, credentials = self._credentials(addresses)
         form = {
             "grant_type": "authorization_code",
             "code": code,
             "redirect_uri": self._redirect_uri,
             "code_verifier": attempt.code_verifier,
+            **credentials,
         }
-        auth: httpx.BasicAuth | None = None
-        secret = self._settings.oidc_client_secret
-        if self._client_key is not None:
-            assertion = self._client_key.assertion(self._client_id, addresses.token_endpoint)
-            form |= {"client_id": self._client_id, "client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
-        elif secret is None:
-            form["client_id"] = self._client_id
-        elif "client_secret_basic" in addresses.token_endpoint_auth_methods_supported:
-            # Each is form-encoded first (RFC 6749, 2.3.1).
-            auth = httpx.BasicAuth(quote(self._client_id, safe=""), quote(secret.get_secret_value(), safe=""))
-        else:
-            form |= {"client_id": self._client_id, "client_secret": secret.get_secret_value()}
         try:
             with (
                 httpx.Client(timeout=_TIMEOUT_S, trust_env=heeds_environment(addresses.token_endpoint), auth=auth) as client,
@@ -212,6 +202,19 @@ class IdentityProvider:
         if not isinstance(token, str) or not token.isascii():
             raise LoginError("bad_id_token", "the ID token is no token")
         return token
+
+    def _credentials(self, addresses: _Addresses) -> tuple[httpx.BasicAuth | None, dict[str, str]]:
+        """Returns how the console shows the provider who it is: the header, and fields of the form."""
+        secret = self._settings.oidc_client_secret
+        if self._client_key is not None:
+            assertion = self._client_key.assertion(self._client_id, addresses.token_endpoint)
+            return None, {"client_id": self._client_id, "client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
+        if secret is None:
+            return None, {"client_id": self._client_id}
+        if "client_secret_basic" in addresses.token_endpoint_auth_methods_supported:
+            # Each is form-encoded first (RFC 6749, 2.3.1).
+            return httpx.BasicAuth(quote(self._client_id, safe=""), quote(secret.get_secret_value(), safe="")), {}
+        return None, {"client_id": self._client_id, "client_secret": secret.get_secret_value()}
 
     def _check_purpose(self, claims: Mapping[str, Any], attempt: Attempt) -> None:
         """Refuses an ID token that was made for another attempt or another client (OpenID Connect Core, 3.1.3.7)."""

@@ -68,26 +68,28 @@ class Database:
         threads = self._large if is_large else self._changes if changes else self._reads
         return await threads.run(work)
 
+    def _in_transaction(self, organization_id: str, work: Callable[[Connection], Result]) -> Result:
+        """Runs `work` in a transaction that sees this organization. Raises what `work` and `transact` raise, as all methods below do."""
+        return transact(self._engine, work, organizations=[organization_id], give_up_after_s=_GIVE_UP_AFTER_S)
+
+    def _in_snapshot(self, organization_id: str, work: Callable[[Connection], Result]) -> Result:
+        """Runs `work` in a transaction that sees this organization in one snapshot, and can't change anything."""
+        return transact(self._engine, work, organizations=[organization_id], snapshot=True, give_up_after_s=_GIVE_UP_AFTER_S)
+
     def change(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """Runs `work` in a transaction that sees this organization and may change it."""
         return self.change_as_planned(organization_id, lambda repository, _: work(repository))
 
     def change_as_planned(self, organization_id: str, work: Callable[[ActivityRepository, Prediction], Result]) -> Result:
         """As `change`, for work that also needs a prediction of what registration would decide in this transaction."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresActivityRepository(connection), self._prediction(connection)),
-            organizations=[organization_id],
-            give_up_after_s=_GIVE_UP_AFTER_S,
+        return self._in_transaction(
+            organization_id, lambda connection: work(PostgresActivityRepository(connection), self._prediction(connection))
         )
 
     def change_records(self, organization_id: str, work: Callable[[ActivityRepository, ActivityRecords], Result]) -> Result:
         """The same for work that takes activities back."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresActivityRepository(connection), self._records(connection)),
-            organizations=[organization_id],
-            give_up_after_s=_GIVE_UP_AFTER_S,
+        return self._in_transaction(
+            organization_id, lambda connection: work(PostgresActivityRepository(connection), self._records(connection))
         )
 
     def read_records(self, organization_id: str, work: Callable[[ActivityRepository, ActivityRecords], Result]) -> Result:
@@ -97,7 +99,7 @@ class Database:
             repository = PostgresActivityRepository(connection, partial(self._error_counts.fill, connection))
             return work(repository, self._records(connection))
 
-        return transact(self._engine, read, organizations=[organization_id], snapshot=True, give_up_after_s=_GIVE_UP_AFTER_S)
+        return self._in_snapshot(organization_id, read)
 
     def read(self, organization_id: str, work: Callable[[ActivityRepository], Result]) -> Result:
         """Runs `work` in a transaction that sees this organization in one snapshot and changes nothing."""
@@ -114,7 +116,7 @@ class Database:
             repository = PostgresActivityRepository(connection, partial(self._error_counts.fill, connection))
             return work(repository, self._prediction(connection), DirectoryReader(connection))
 
-        return transact(self._engine, read, organizations=[organization_id], snapshot=True, give_up_after_s=_GIVE_UP_AFTER_S)
+        return self._in_snapshot(organization_id, read)
 
     def _prediction(self, connection: Connection) -> Prediction:
         return NoPrediction() if self._earliest_year is None else InProcessPrediction(connection, self._earliest_year)
@@ -140,108 +142,57 @@ class Database:
 
     def read_templates(self, organization_id: str, work: Callable[[TemplateStore], Result]) -> Result:
         """Runs `work` in a transaction that reads the templates of this organization in one snapshot."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresTemplates(connection)),
-            organizations=[organization_id],
-            snapshot=True,
-            give_up_after_s=_GIVE_UP_AFTER_S,
-        )
+        return self._in_snapshot(organization_id, lambda connection: work(PostgresTemplates(connection)))
 
     def change_templates(self, organization_id: str, work: Callable[[ActivityRepository, TemplateStore], Result]) -> Result:
         """Runs `work` in a transaction that may change the templates of this organization."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresActivityRepository(connection), PostgresTemplates(connection)),
-            organizations=[organization_id],
-            give_up_after_s=_GIVE_UP_AFTER_S,
+        return self._in_transaction(
+            organization_id, lambda connection: work(PostgresActivityRepository(connection), PostgresTemplates(connection))
         )
 
     def change_notes(self, organization_id: str, work: Callable[[ActivityRepository, NotesStore], Result]) -> Result:
         """Runs `work` in a transaction that may erase notes of this organization."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresActivityRepository(connection), PostgresNotes(connection)),
-            organizations=[organization_id],
-            give_up_after_s=_GIVE_UP_AFTER_S,
+        return self._in_transaction(
+            organization_id, lambda connection: work(PostgresActivityRepository(connection), PostgresNotes(connection))
         )
 
     def read_periods(self, organization_id: str, work: Callable[[PeriodStore], Result]) -> Result:
         """Runs `work` in a transaction that reads the closed period of this organization in one snapshot."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresPeriods(connection)),
-            organizations=[organization_id],
-            snapshot=True,
-            give_up_after_s=_GIVE_UP_AFTER_S,
-        )
+        return self._in_snapshot(organization_id, lambda connection: work(PostgresPeriods(connection)))
 
     def change_periods(self, organization_id: str, work: Callable[[ActivityRepository, PeriodStore], Result]) -> Result:
         """Runs `work` in a transaction that may change the closed period of this organization."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresActivityRepository(connection), PostgresPeriods(connection)),
-            organizations=[organization_id],
-            give_up_after_s=_GIVE_UP_AFTER_S,
+        return self._in_transaction(
+            organization_id, lambda connection: work(PostgresActivityRepository(connection), PostgresPeriods(connection))
         )
 
     def read_receipts(self, organization_id: str, work: Callable[[ActivityRepository, ReceiptReader], Result]) -> Result:
         """Runs `work` in a transaction that reads this organization's log in one snapshot."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresActivityRepository(connection), ReceiptReader(connection)),
-            organizations=[organization_id],
-            snapshot=True,
-            give_up_after_s=_GIVE_UP_AFTER_S,
+        return self._in_snapshot(
+            organization_id, lambda connection: work(PostgresActivityRepository(connection), ReceiptReader(connection))
         )
 
     def read_webhooks(self, organization_id: str, work: Callable[[WebhookStore], Result]) -> Result:
         """Runs `work` in a transaction that reads the webhooks of this organization in one snapshot."""
-        return transact(
-            self._engine,
-            lambda connection: work(WebhookStore(connection)),
-            organizations=[organization_id],
-            snapshot=True,
-            give_up_after_s=_GIVE_UP_AFTER_S,
-        )
+        return self._in_snapshot(organization_id, lambda connection: work(WebhookStore(connection)))
 
     def change_webhooks(self, organization_id: str, work: Callable[[ActivityRepository, WebhookStore], Result]) -> Result:
         """Runs `work` in a transaction that may change the webhooks of this organization."""
-        return transact(
-            self._engine,
-            lambda connection: work(PostgresActivityRepository(connection), WebhookStore(connection)),
-            organizations=[organization_id],
-            give_up_after_s=_GIVE_UP_AFTER_S,
+        return self._in_transaction(
+            organization_id, lambda connection: work(PostgresActivityRepository(connection), WebhookStore(connection))
         )
 
     def directory(self, organization_id: str, work: Callable[[DirectoryReader], Result]) -> Result:
         """One transaction that reads the directory of this organization in one snapshot."""
-        return transact(
-            self._engine,
-            lambda connection: work(DirectoryReader(connection)),
-            organizations=[organization_id],
-            snapshot=True,
-            give_up_after_s=_GIVE_UP_AFTER_S,
-        )
+        return self._in_snapshot(organization_id, lambda connection: work(DirectoryReader(connection)))
 
     def forgetting(self, organization_id: str, work: Callable[[ForgettingRequests], Result]) -> Result:
         """Runs `work` on the requests of this organization to forget people, in a transaction."""
-        return transact(
-            self._engine,
-            lambda connection: work(ForgettingRequests(connection)),
-            organizations=[organization_id],
-            give_up_after_s=_GIVE_UP_AFTER_S,
-        )
+        return self._in_transaction(organization_id, lambda connection: work(ForgettingRequests(connection)))
 
     def read_activities(self, organization_id: str, work: Callable[[ActivityReader], Result]) -> Result:
         """One transaction that reads the activities of this organization in one snapshot."""
-        return transact(
-            self._engine,
-            lambda connection: work(ActivityReader(connection)),
-            organizations=[organization_id],
-            snapshot=True,
-            give_up_after_s=_GIVE_UP_AFTER_S,
-        )
+        return self._in_snapshot(organization_id, lambda connection: work(ActivityReader(connection)))
 
     def console(self, work: Callable[[Connection], Result]) -> Result:
         """Runs `work` on sessions of the console in a transaction. It sees no organization."""
