@@ -1,17 +1,11 @@
-"""Parts of the API by themselves: cursors, tags, and views as JSON."""
+"""Parts of the API by themselves: tags, and views as JSON."""
 
-import base64
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from api.endpoints import presentation
-from api.http import cursors
 from api.http.etag import query_hash
 from api.load.watching import is_settled
 from orchestrator.batches.model import (
@@ -28,24 +22,10 @@ from orchestrator.batches.model import (
 )
 from orchestrator.batches.states import BatchStatus, Counts, ItemStatus
 from schemas.api.batches import OneBatchQuery
-from schemas.api.reading import RefusedRequestError
 from schemas.statuses import KeptBecause
 from tests.support.api_parts import ACTIVITY_ID, BATCH_ID, ITEM_ID, VIEW, moment
 
-# --- Cursors and tags -----------------------------------------------------------------------------------------------------------------
-
-
-@given(st.datetimes(timezones=st.just(UTC)), st.uuids())
-def test_a_cursor_continues_where_the_page_ended_to_the_microsecond(at: datetime, batch_id: UUID) -> None:
-    assert cursors.decode(cursors.encode((at, batch_id))) == (at, batch_id)
-
-
-@pytest.mark.parametrize("size", [0, 8, 23, 25, 24])
-def test_a_cursor_of_another_size_is_invalid(size: int) -> None:
-    # 24 bytes long, and after the year 9999.
-    with pytest.raises(RefusedRequestError):
-        cursors.decode(base64.urlsafe_b64encode(b"\x7f" * size).decode())
-
+# --- Tags -----------------------------------------------------------------------------------------------------------------------------
 
 QUERIES: list[dict[str, Any]] = [
     {},

@@ -1,11 +1,14 @@
 """The cursors of listings: each returns to its place, and nothing else is one."""
 
+import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from api.http import cursors
 from schemas.api.reading import RefusedRequestError
@@ -58,3 +61,15 @@ def test_a_text_that_no_id_has_is_no_place(text: str) -> None:
 def test_a_number_out_of_range_is_no_place(number: int) -> None:
     with pytest.raises(RefusedRequestError):
         cursors.decode_number(cursors.encode_number(number))
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.uuids())
+def test_a_cursor_continues_where_the_page_ended_to_the_microsecond(at: datetime, batch_id: UUID) -> None:
+    assert cursors.decode(cursors.encode((at, batch_id))) == (at, batch_id)
+
+
+@pytest.mark.parametrize("size", [0, 8, 23, 25, 24])
+def test_a_cursor_of_another_size_is_invalid(size: int) -> None:
+    # 24 bytes long, and after the year 9999.
+    with pytest.raises(RefusedRequestError):
+        cursors.decode(base64.urlsafe_b64encode(b"\x7f" * size).decode())
