@@ -61,11 +61,6 @@ class DeliveryError(Exception):
         super().__init__(f"{len(troubles)} events were not acknowledged: {detail}")
         self.troubles = troubles
 
-    @property
-    def unacknowledged(self) -> Sequence[int]:
-        """The indexes in ascending order."""
-        return sorted(self.troubles)
-
 
 class Publisher(Protocol):
     """Publishes events durably. For one thread."""

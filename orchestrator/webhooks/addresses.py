@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from orchestrator.process.loopback import is_this_machine
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Addresses of IPv6 that contain one of IPv4, which a gateway or the kernel connects to: mapped, translated (NAT64), 6to4, Teredo.

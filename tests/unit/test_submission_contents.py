@@ -128,10 +128,10 @@ def test_only_the_first_result_of_an_event_counts(told: list[tuple[int, bool]]) 
     failed = sorted(index for index, is_trouble in first.items() if is_trouble)
     error = failures(delivery)
     assert (error is None) == (not failed)
-    assert (error.unacknowledged if error else []) == failed
+    assert (sorted(error.troubles) if error else []) == failed
 
 
 def test_a_delivery_error_says_how_many_and_why() -> None:
     error = DeliveryError({2: Trouble("no leader"), 0: Trouble("too large", is_permanent=True)})
     assert str(error) == "2 events were not acknowledged: no leader"
-    assert error.unacknowledged == [0, 2]
+    assert sorted(error.troubles) == [0, 2]
