@@ -19,6 +19,7 @@ from schemas.corrections import Correction
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
 from tests.support.changed_rows import Bystanders, clock, differences, finished, somebody, tables
+from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item
 from tests.support.revoking import revoke
 
@@ -335,6 +336,22 @@ def test_request_to_revoke(pipeline: Pipeline, bystanders: Bystanders) -> None:
         {},
         {"revocation_request": "period_closed", "changed_version": version},
     ]
+
+
+def test_erasure_of_notes(pipeline: Pipeline, bystanders: Bystanders) -> None:
+    """Of the last of three items. Another batch has such notes as well."""
+    finished(pipeline)
+    batch_id = finished(pipeline)
+    before, began = tables(pipeline), clock(pipeline)
+    with bystanders.untouched(batch_id):
+        assert erase(pipeline, batch_id, 2)
+    after = tables(pipeline)
+    old, new = before.of("batch", batch_id), after.of("batch", batch_id)
+    version = old["version"] + 1
+    assert began < new["changed_at"] < clock(pipeline)
+    assert differences(old, new) == {"version": version, "changed_at": new["changed_at"]}
+    items = [differences(before.of("batch_item", batch_id, n), after.of("batch_item", batch_id, n)) for n in range(3)]
+    assert items == [{}, {}, {"notes": None, "changed_version": version}]
 
 
 Edit = Callable[[Pipeline, UUID], object]
