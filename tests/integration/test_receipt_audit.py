@@ -12,7 +12,14 @@ from orchestrator.process.settings import Settings
 from orchestrator.receipts.checkpoint import Checkpoint, SignedCheckpoint, sign
 from orchestrator.receipts.keys import SigningKey
 from orchestrator.receipts.merkle import leaf_hash
-from orchestrator.storage.receipt_appending import forget_person, packed_leaves, split_hashes, unpacked_leaves
+from orchestrator.storage.receipt_appending import (
+    forget_person,
+    packed_leaves,
+    restart_log,
+    split_hashes,
+    take_turn,
+    unpacked_leaves,
+)
 from orchestrator.storage.receipt_checkpoints import Published
 from orchestrator.verification import receipts as auditing
 from orchestrator.verification.receipts import AuditFinding, LogAuditor, Tampering, audit_logs
@@ -322,6 +329,21 @@ def test_an_organization_of_which_nothing_is_recorded_yet_has_lost_no_log(
     with as_owner(settings) as connection:
         connection.execute(text("DELETE FROM orchestrator.receipt_log"))
     assert Tampering.LOG_REMOVED in {each.kind for each in audit_logs(engine, [])[1]}
+
+
+def test_each_log_is_audited_by_itself(deployment: Deployment, engine: Engine) -> None:
+    """An organization has a second one after a restore. What is wrong with one of them is not said of the other."""
+    with engine.begin() as connection:
+        take_turn(connection)
+        restart_log(connection, ORGANIZATION, number=2, name=ORIGIN, reason="restored")
+    append_and_sign(engine)
+    assert audit_logs(engine, deployment.published) == (202, [])
+    for log in (1, 2):
+        deployment.tamper(
+            f"INSERT INTO orchestrator.receipt_node SELECT organization_id, log, 8, 7, '' FROM orchestrator.receipt_log WHERE log = {log}"
+        )
+        assert [(each.kind, each.log) for each in deployment.found()] == [(Tampering.HASH_CHANGED, log)]
+        deployment.tamper("DELETE FROM orchestrator.receipt_node")
 
 
 def test_two_leaves_that_changed_places_are_found(deployment: Deployment) -> None:
