@@ -293,6 +293,8 @@ WELL: list[tuple[str, str]] = [
     ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="false", revoked="now()") + ";" + AUDITED.format(batch=PURGED) + REVOKED_TOO),
     ("done", TOMBSTONE.format(batch=PURGED, organization="'org-standard'") + ";" + ACTIVITY.format(organization="organization_id", mentor="mentor_id", batch=PURGED, item="gen_random_uuid()", flagged="true", revoked="NULL") + ";" + AUDITED.format(batch=PURGED)),
     ("overriding", TWIN.format("revoked_at = now()") + "; UPDATE registration.activity SET revoked_at = now() WHERE batch_id = :b" + REVOKED_TOO),
+    # One of two activities is revoked.
+    ("done", "UPDATE registration.activity SET revoked_at = now() WHERE " + OF_ITEM.format(0) + REVOKED_TOO),
     # A request was under way when the batch was cancelled.
     ("cancelled", OUTCOME.format("created_at = now() + interval '9 seconds'") + " AND position = 2;" + WITHDRAWN.format(2, 0)),
     # Decided at the moment of the cancel.
