@@ -5,13 +5,14 @@ The checks change nothing. A check returns findings. One that can't run because 
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 import httpx
 from confluent_kafka import KafkaException
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from api.access.authentication import NoAuthentication, authenticator
@@ -198,6 +199,16 @@ _MISSPELLED = text("""
 """)
 
 
+@contextmanager
+def _engine(settings: Settings, url: URL | None = None) -> Iterator[Engine]:
+    """An engine for one connection to this URL, or to the worker's."""
+    engine = create_database_engine(url or settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     for subject, url, check, fix in (
         (_OWNER, settings.owner_url, _as_owner, "start PostgreSQL, or correct BULKREG_DATABASE_URL"),
@@ -212,14 +223,11 @@ def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[F
 
 def _registration(settings: Settings) -> Iterator[Finding]:
     """Finds items that an external registration service was asked for and has not decided. Silent if the database can't be reached."""
-    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
-        with engine.connect() as connection:
+        with _engine(settings) as engine, engine.connect() as connection:
             in_doubt = connection.scalar(_IN_DOUBT)
     except DBAPIError:
         return
-    finally:
-        engine.dispose()
     if not in_doubt:
         return
     detail = f"{in_doubt:,} items are in doubt: an external service was asked to register them and has not responded"
@@ -232,17 +240,14 @@ def _registration(settings: Settings) -> Iterator[Finding]:
 
 def _work(settings: Settings) -> Iterator[Finding]:
     """What leaves the product, and who is forgotten. Silent if the database can't be reached: other checks report that."""
-    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
-        with engine.connect() as connection:
+        with _engine(settings) as engine, engine.connect() as connection:
             yield from outbox_findings(connection, settings)
             yield from webhook_findings(connection, settings)
             yield from forgetting_findings(connection, settings)
             yield from receipt_findings(connection)
     except DBAPIError:
         return
-    finally:
-        engine.dispose()
 
 
 def _role_fix(role: str, variable: str) -> str:
@@ -284,9 +289,8 @@ def _last(given: str | tuple[str, ...] | None) -> str | None:
 def _connected(
     subject: str, url: URL, settings: Settings, check: Callable[[Connection], Iterator[Finding]], fix: str
 ) -> Iterator[Finding]:
-    engine = create_database_engine(url, settings, connections=1, application_name="bulkreg-doctor")
     try:
-        with engine.connect() as connection:
+        with _engine(settings, url) as engine, engine.connect() as connection:
             yield from check(connection)
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0]
@@ -297,8 +301,6 @@ def _connected(
         elif "unsupported startup parameter" in reason:
             fix = "remove the parameter from the URL, or add it to the pooler's ignore_startup_parameters: nothing depends on it"
         yield Finding(subject, State.UNREACHABLE, f"{shown_url(url)}: {reason}", fix)
-    finally:
-        engine.dispose()
 
 
 def _as_owner(connection: Connection) -> Iterator[Finding]:
@@ -429,13 +431,11 @@ def _erasures(settings: Settings) -> Iterator[Finding]:
 def _groups(settings: Settings) -> Iterator[Finding]:
     """Finds consumer groups that no coordinator serves, or of which nobody reads a partition. Silent if the database can't be reached: other
     checks report that."""
-    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
-        groups = list(Groups(settings, timeout_s=TIMEOUT_S).all(engine))
+        with _engine(settings) as engine:
+            groups = list(Groups(settings, timeout_s=TIMEOUT_S).all(engine))
     except DBAPIError:
         return
-    finally:
-        engine.dispose()
     for group in groups:
         if group.trouble is not None:
             fix = f"if the brokers are well, run: bulkreg groups renew {group.role}"
@@ -446,9 +446,8 @@ def _groups(settings: Settings) -> Iterator[Finding]:
 
 def _restored(settings: Settings) -> Iterator[Finding]:
     """Silent if the database or a group's coordinator can't be reached: other checks report that."""
-    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="bulkreg-doctor")
     try:
-        with engine.connect() as connection:
+        with _engine(settings) as engine, engine.connect() as connection:
             yield from restore_findings(settings, connection, Groups(settings, timeout_s=TIMEOUT_S))
     except DBAPIError:
         return
@@ -457,8 +456,6 @@ def _restored(settings: Settings) -> Iterator[Finding]:
             return
         fix = "run it again when all topics have a leader: bulkreg doctor"
         yield Finding("database and topics", State.UNREACHABLE, f"they were not compared: {error.args[0].str()}", fix)
-    finally:
-        engine.dispose()
 
 
 def _is_on_this_machine(settings: Settings) -> bool:
