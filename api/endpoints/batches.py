@@ -106,8 +106,8 @@ def _send_span(batch: NewBatch, traceparent: str | None, started_ns: int) -> Non
 
 
 def _compared(item: NewItem, batch: NewBatch) -> Sequence[object]:
-    """What of an item is part of its request's hash. The item's own flag is, where it says something else than the submission's: a key that
-    was used before items had flags is still known."""
+    """The values of an item that are part of its request's hash. The item's own flag is only part of it if it differs from the submission's,
+    so that a key from before items had flags still has the same hash."""
     values = item.values
     own_flag = [] if values.override_duplicates == batch.override_duplicates else [values.override_duplicates]
     return (values.identity, values.duration_minutes, values.notes, item.client_reference, *own_flag)

@@ -33,7 +33,7 @@ def etag(batch: BatchView, query: str) -> str:
 
 
 def version_etag(version: int, **shown: object) -> str:
-    """The tag of something with a version, of which `edit_versions` then reads it. `shown` is what else differs between representations."""
+    """The tag of something that has only one version, which `edit_versions` reads from it. `shown`: what else a representation depends on."""
     return f'W/"{version}.{version}.{query_hash(shown)}"'
 
 

@@ -52,5 +52,5 @@ def leaf(
 
 
 def leaf_bytes(leaf: LeafResponse) -> bytes:
-    """What is hashed."""
+    """The leaf as it is hashed: its canonical JSON."""
     return canonical_json(leaf.model_dump(mode="json", exclude_none=True))

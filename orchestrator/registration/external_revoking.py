@@ -90,7 +90,7 @@ class RevocationQuestion:
 
     @property
     def key(self) -> str:
-        """The Idempotency-Key. No answer keeps it; a refusal ends it."""
+        """The Idempotency-Key. It stays the same until the service has answered; after a refusal, the next request has another."""
         return f"{self.item_id}:revoke:{self.asked.request}"
 
     @property
@@ -147,7 +147,7 @@ def write_answers(connection: Connection, answers: Sequence[tuple[RevocationQues
 def _write(
     repository: PostgresActivityRepository, batch: BatchView, versions: int, answered: Sequence[Answered], revocation: Revocation
 ) -> int:
-    """Writes the answers to one call. `versions` is by how many the batch's version was raised before. Returns by how many it is now."""
+    """Writes the answers to one call. `versions`: by how many the batch's version was raised before. Returns by how many this raises it."""
     refused = {each.key.position: each.code for each in answered if each.code is not None}
     revoked = sorted(each.key.position for each in answered if each.code is None)
     if refused:
