@@ -4,14 +4,15 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from orchestrator.process.settings import Settings
 from orchestrator.webhooks import deliveries as webhook_deliveries
-from orchestrator.webhooks.deliveries import LEASE, Claimed, Ended, Turns
+from orchestrator.webhooks.deliveries import LEASE, Claimed, Ended, Turns, claim_deliveries, end_attempt
 from orchestrator.webhooks.model import Attempt
 from schemas.statuses import DeliveryState
-from tests.support.webhooks import URL, claim, end, make_deliveries, make_webhook, shift, states
+from tests.support.two_transactions import begun_meanwhile
+from tests.support.webhooks import BROKEN, URL, claim, end, make_deliveries, make_webhook, shift, states
 
 
 def test_a_claimed_delivery_is_left_to_its_process_until_the_lease_ends(engine: Engine, settings: Settings) -> None:
@@ -30,6 +31,28 @@ def test_a_claimed_delivery_is_left_to_its_process_until_the_lease_ends(engine: 
     assert end(engine, first, Attempt(1, None, 200, "")) == Ended(DeliveryState.DELIVERED)
     assert end(engine, second) is None
     assert states(engine, webhook) == ["delivered"]
+
+
+def test_a_failure_that_comes_while_another_process_claims_the_delivery_says_nothing(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 1)
+    [first] = claim(engine)
+    shift(engine, due_at=LEASE)
+
+    def claim_again(connection: Connection) -> None:
+        assert claim_deliveries(connection, under_way=(), turns=Turns(), most=1, connections=400)
+
+    assert begun_meanwhile(engine, claim_again, lambda connection: end_attempt(connection, first, BROKEN)) is None
+    assert claim(engine) == [], "the other process has it for the whole lease"
+
+
+def test_what_another_process_claims_at_the_same_moment_is_left_out(engine: Engine, settings: Settings) -> None:
+    make_deliveries(engine, make_webhook(engine, settings, URL), 2)
+    with engine.connect() as other, other.begin():
+        [theirs] = claim_deliveries(other, under_way=(), turns=Turns(), most=1, connections=400)
+        [ours] = claim(engine)
+    assert ours.event_id != theirs.event_id
+    assert claim(engine) == []
 
 
 def test_no_more_are_claimed_than_may_be_under_way_and_a_long_queue_hides_no_other(engine: Engine, settings: Settings) -> None:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from compose.webhook_findings import webhook_findings
 from consumers.upkeep.purger import PurgePolicy, Purger
@@ -14,6 +14,7 @@ from orchestrator.storage.database import transact
 from orchestrator.webhooks.deliveries import (
     Ended,
     disabled_webhooks,
+    end_attempt,
     expire_deliveries,
     renew_secrets,
     unreadable_secrets,
@@ -26,8 +27,9 @@ from orchestrator.webhooks.store import WebhookStore
 from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookChange
 from tests.support.pipeline import ORGANIZATION
 from tests.support.plans import without_indexes
+from tests.support.two_transactions import begun_meanwhile
 from tests.support.webhook_keys import FIRST_KEY, SECOND_KEY
-from tests.support.webhooks import NEIGHBOUR, URL, claim, deliveries, end, make_deliveries, make_webhook, shift, states
+from tests.support.webhooks import BROKEN, NEIGHBOUR, URL, claim, deliveries, end, make_deliveries, make_webhook, shift, states
 
 
 def test_attempts_go_on_with_growing_pauses_for_three_days(engine: Engine, settings: Settings) -> None:
@@ -60,6 +62,22 @@ def test_pauses() -> None:
         43_200,
     ]
     assert pause_after(1, lambda: 0.0).total_seconds() == 2.5
+
+
+def test_a_webhook_fails_since_the_first_of_two_failures_that_come_at_once(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    make_deliveries(engine, webhook, 2)
+    one, other = claim(engine)
+    since = text("SELECT failing_since FROM orchestrator.webhook")
+    noted: list[datetime] = []
+
+    def fail(connection: Connection) -> None:
+        end_attempt(connection, one, BROKEN)
+        noted.append(connection.execute(since).scalar_one())
+
+    begun_meanwhile(engine, fail, lambda connection: end_attempt(connection, other, BROKEN))
+    with engine.begin() as connection:
+        assert [connection.execute(since).scalar_one()] == noted
 
 
 def test_a_success_ends_the_failing(engine: Engine, settings: Settings) -> None:
@@ -268,6 +286,19 @@ def test_the_oldest_deliveries_expire_first(engine: Engine, settings: Settings) 
         assert transact(engine, lambda connection: expire_deliveries(connection, after=timedelta(days=30), most=1)) == 1
         left.append({row.event_id for row in deliveries(engine, webhook)})
     assert left == [{ids[0], ids[2]}, {ids[0]}, set()]
+
+
+def test_a_delivery_that_is_in_use_is_left_for_the_next_time(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+    used, _ = make_deliveries(engine, webhook, 2)
+    for claimed in claim(engine):
+        end(engine, claimed, Attempt(1, None, 200, ""))
+    shift(engine, created_at=timedelta(days=31))
+    with engine.connect() as using, engine.begin() as expiring:
+        using.execute(text("SELECT FROM orchestrator.webhook_delivery WHERE event_id = :id FOR UPDATE"), {"id": used})
+        expiring.execute(text("SET LOCAL lock_timeout = 1"))
+        assert expire_deliveries(expiring, after=timedelta(days=30), most=9) == 1
+    assert [row.event_id for row in deliveries(engine, webhook)] == [used]
 
 
 def test_webhooks_are_named_in_the_order_in_which_they_were_disabled(engine: Engine, settings: Settings) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from consumers.loop.handler import Record
 from consumers.notifying.recording import RecordingHandler
@@ -14,12 +15,14 @@ from orchestrator.batches.model import RevocationRequest
 from orchestrator.batches.revoke import RevocationPolicy, revoke_batch
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
+from orchestrator.webhooks.store import WebhookStore
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.event_builders import batch_rejected
 from schemas.events import EventData
 from schemas.mistakes import Mistake
 from schemas.statuses import WebhookEvent
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, mentors, record
+from tests.support.two_transactions import begun_meanwhile
 from tests.support.webhooks import NEIGHBOUR, URL, deliveries, make_webhook
 
 
@@ -48,6 +51,10 @@ def rejection(batch_id: UUID, organization_id: str = ORGANIZATION) -> OutgoingEv
         time=datetime.now(UTC),
         trace_id="0" * 31 + "1",
     )
+
+
+def being_told(event: OutgoingEvent) -> Callable[[Connection], object]:
+    return lambda connection: RecordingHandler(lambda: None).handle(connection, [record(event)._replace(timestamp_ms=now_ms())])
 
 
 @pytest.fixture
@@ -111,6 +118,22 @@ def test_the_deliverer_is_woken_for_new_deliveries_only(engine: Engine, settings
         handled = transact(engine, lambda connection: handler.handle(connection, events))
         handled.count()
         assert len(woken) == expected
+
+
+@pytest.mark.parametrize("is_removed_first", [True, False])
+def test_a_webhook_that_is_removed_meanwhile_leaves_no_delivery_behind(
+    engine: Engine, settings: Settings, *, is_removed_first: bool
+) -> None:
+    webhook = make_webhook(engine, settings, URL)
+
+    def remove(connection: Connection) -> None:
+        store = WebhookStore(connection)
+        assert store.lock(webhook) is not None
+        store.remove(webhook)
+
+    tell = being_told(rejection(uuid4()))
+    begun_meanwhile(engine, *((remove, tell) if is_removed_first else (tell, remove)))
+    assert deliveries(engine, webhook) == []
 
 
 def test_an_event_that_names_another_organization_than_its_batch_is_refused(
