@@ -210,14 +210,14 @@ def _engine(settings: Settings, url: URL | None = None) -> Iterator[Engine]:
 
 
 def _databases(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    for subject, url, check, fix in (
-        (_OWNER, settings.owner_url, _as_owner, "start PostgreSQL, or correct BULKREG_DATABASE_URL"),
-        (_WORKER, settings.worker_url, _as_worker, _role_fix(WORKER_ROLE, "BULKREG_WORKER_DATABASE_URL")),
-        (_API, settings.api_url, _as_api, _role_fix(API_ROLE, "BULKREG_API_DATABASE_URL")),
+    for subject, url, check, variable, role in (
+        (_OWNER, settings.owner_url, _as_owner, "BULKREG_DATABASE_URL", None),
+        (_WORKER, settings.worker_url, _as_worker, "BULKREG_WORKER_DATABASE_URL", WORKER_ROLE),
+        (_API, settings.api_url, _as_api, "BULKREG_API_DATABASE_URL", API_ROLE),
     ):
         if not settings.database_allow_plaintext:
             yield from _transport(subject, url, environment)
-        yield from _connected(subject, url, settings, check, fix)
+        yield from _connected(subject, url, settings, check, variable, role)
     yield from pooling_findings(settings)
 
 
@@ -287,13 +287,16 @@ def _last(given: str | tuple[str, ...] | None) -> str | None:
 
 
 def _connected(
-    subject: str, url: URL, settings: Settings, check: Callable[[Connection], Iterator[Finding]], fix: str
+    subject: str, url: URL, settings: Settings, check: Callable[[Connection], Iterator[Finding]], variable: str, role: str | None
 ) -> Iterator[Finding]:
+    """Runs a check in a connection. `variable` names the URL. `role` is the one that `bulkreg db upgrade` creates; the owner's is not."""
     try:
         with _engine(settings, url) as engine, engine.connect() as connection:
             yield from check(connection)
     except DBAPIError as error:
-        reason = str(error.orig).strip().splitlines()[0]
+        reason = _reason(error)
+        # A server that refuses a login says FATAL. Otherwise no server has responded.
+        fix = f"start PostgreSQL, or correct {variable}" if role is None or "FATAL" not in reason else _role_fix(role, variable)
         if any(name in reason for name in timelines.FUNCTIONS):
             fix = f"run as a superuser, in this database: GRANT EXECUTE ON FUNCTION {', '.join(timelines.FUNCTIONS)} TO {url.username}"
         elif getattr(error.orig, "pgcode", None) in _NOT_THERE:
@@ -301,6 +304,12 @@ def _connected(
         elif "unsupported startup parameter" in reason:
             fix = "remove the parameter from the URL, or add it to the pooler's ignore_startup_parameters: nothing depends on it"
         yield Finding(subject, State.UNREACHABLE, f"{shown_url(url)}: {reason}", fix)
+
+
+def _reason(error: DBAPIError) -> str:
+    """What the database's client said. Where it tried several servers, it has a line for each."""
+    lines = str(error.orig).strip().splitlines()
+    return "; ".join(line for line in lines if line.startswith("connection to server")) or lines[0]
 
 
 def _as_owner(connection: Connection) -> Iterator[Finding]:

@@ -46,9 +46,12 @@ def _relays(connection: Connection, settings: Settings, outbox: Outbox) -> Itera
             yield Finding(_RELAYS, State.UNSAFE, detail, fix)
         else:
             yield Finding(_RELAYS, State.OK, f"{who} holds {holder.slots} of {SLOTS} slots")
-    if not holders and outbox.rows:
-        yield Finding(
-            _RELAYS, State.ADVICE, f"{outbox.rows:,} events wait and no relay holds a slot", "start one: bulkreg run relay"
+    if not holders and outbox.oldest is not None:
+        is_late = outbox.waited_s * 1000 > settings.trouble_after_ms
+        detail = (
+            f"no relay holds a slot; events that wait: {outbox.rows:,}, the first since {outbox.oldest:%Y-%m-%d %H:%M:%S} UTC"
         )
+        fix = "start one (bulkreg run relay), or see its log for why it ends"
+        yield Finding(_RELAYS, State.UNSAFE if is_late else State.ADVICE, detail, fix)
     elif not holders:
         yield Finding(_RELAYS, State.OK, "no relay holds a slot, and no event waits")

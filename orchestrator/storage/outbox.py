@@ -299,14 +299,16 @@ class HeldRows(NamedTuple):
 
 
 class Outbox(NamedTuple):
-    """How many rows there are, and which of them are held."""
+    """How many rows there are, since when the oldest has waited and for how long, and which of them are held."""
 
     rows: int
+    oldest: datetime | None
+    waited_s: float
     held: Sequence[HeldRows]
 
 
 def outbox_now(connection: Connection) -> Outbox:
     """The present contents of the outbox. Reads the whole table."""
-    rows = int(connection.execute(_COUNT).scalar_one())
+    all_rows = connection.execute(_COUNT).one()
     held = [HeldRows(row.topic, row.held_for, row.rows, row.since, row.why) for row in connection.execute(_HELD_NOW)]
-    return Outbox(rows, held)
+    return Outbox(all_rows.rows, all_rows.oldest, float(all_rows.waited_s or 0), held)

@@ -158,10 +158,19 @@ def test_row_53_events_that_are_set_aside(sound: Settings, held_for: str, why: s
 
 
 def test_row_53_events_wait_and_no_relay_runs(sound: Settings) -> None:
+    """When `verify` reports a breach, because they have waited for too long, this is more than advice."""
     as_owner(sound, HELD.format(held_for="lifecycle", why="unknown topic"))
     found = {finding.subject: finding for finding in wrong(sound)}
     assert found.keys() == {"outbox", "relays"}
-    assert "3 events wait and no relay holds a slot" in found["relays"].detail
+    assert found["relays"].state is State.ADVICE
+    since = "timestamptz '2025-11-29 07:00:01Z'"
+    as_owner(
+        sound,
+        f"UPDATE orchestrator.outbox SET created_at = {since} WHERE held_at = (SELECT max(held_at) FROM orchestrator.outbox)",
+    )
+    [late] = [finding for finding in wrong(sound) if finding.subject == "relays"]
+    assert late.state is State.UNSAFE
+    assert late.detail == "no relay holds a slot; events that wait: 3, the first since 2025-11-29 07:00:01 UTC"
 
 
 def test_row_53_relay_that_holds_slots_and_does_nothing(sound: Settings) -> None:
@@ -253,6 +262,7 @@ def test_a_role_that_may_not_connect(sound: Settings) -> None:
     url = sound.worker_url.set(password="wrong").render_as_string(hide_password=False)
     finding = only(changed(sound, worker_database_url=SecretStr(url)))
     assert (finding.subject, finding.state) == ("database (worker)", State.UNREACHABLE)
+    assert "bulkreg db upgrade" in (finding.fix or "")
     assert "BULKREG_WORKER_DATABASE_URL" in (finding.fix or "")
 
 
@@ -269,12 +279,17 @@ def test_roles_that_may_not_read_the_servers_timeline(sound: Settings) -> None:
 
 def test_unavailable_servers(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
-    away = changed(sound, database_url=SecretStr("postgresql://x:secret@127.0.0.1:1/x"), kafka_bootstrap_servers="127.0.0.1:1")
-    found = wrong(away)
+    url = SecretStr("postgresql://x:secret@127.0.0.1:1,127.0.0.1:2/x")
+    found = wrong(changed(sound, database_url=url, kafka_bootstrap_servers="127.0.0.1:1"))
     assert [(finding.subject, finding.state) for finding in found] == [
         (subject, State.UNREACHABLE) for subject in ("database (owner)", "database (worker)", "database (API)", "Kafka")
     ]
     assert "secret" not in str(found)
+    databases = found[:3]
+    assert [finding.fix for finding in databases] == [
+        f"start PostgreSQL, or correct BULKREG_{name}DATABASE_URL" for name in ("", "WORKER_", "API_")
+    ]
+    assert all(finding.detail.count("Connection refused") == 2 for finding in databases)
 
 
 def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ WHERE held_for IS NOT NULL AND held_for <> :refused AND slot = ANY (CAST(:slots 
 UPDATE orchestrator.outbox SET held_for = topic WHERE held_for = :refused AND slot = ANY (CAST(:slots AS smallint[]));
 
 -- name: count
--- How many rows there are. Reads the whole table.
-SELECT count(*) FROM orchestrator.outbox;
+-- How many rows there are, and how long the oldest has waited. Reads the whole table.
+SELECT count(*) AS rows, min(created_at) AS oldest, extract(epoch FROM now() - min(created_at)) AS waited_s FROM orchestrator.outbox;
 
 -- name: held_now
 -- The held rows, by topic and place. By the partial index outbox_held_for, or the whole table.
