@@ -41,7 +41,7 @@ class Connection:
             return Target(url.rstrip("/"), self.token or os.environ.get("BULKREG_TOKEN"))
         if self.token:
             raise BadInputError("--token needs --url; a home has its own token")
-        _, stack = running_stack(self.home)
+        _, stack = running_stack(self.home, otherwise="Name an API with --url and --token (BULKREG_URL, BULKREG_TOKEN)")
         return Target(stack.api, stack.token, stack.admin_token, stack.postgres)
 
 

@@ -84,4 +84,5 @@ class Deployment:
         is_home_named = self.home is not None or bool(os.environ.get("BULKREG_HOME"))
         if not is_home_named and any(name in os.environ for name in _DEPLOYMENT_VARIABLES):
             return None
-        return running_stack(self.home)
+        otherwise = "Name the servers of a deployment with its settings in the environment (BULKREG_DATABASE_URL and the others)"
+        return running_stack(self.home, otherwise=otherwise)

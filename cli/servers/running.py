@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 DEFAULT_HOME = Path(".bulkreg")
 
 
-def running_stack(home: Path | None) -> tuple["Home", "StackFile"]:
+def running_stack(home: Path | None, *, otherwise: str) -> tuple["Home", "StackFile"]:
     """Returns what runs in a home (BULKREG_HOME, or .bulkreg). Raises UnreachableError when nothing does, and BadInputError
-    when that can't be read."""
+    when that can't be read. `otherwise` tells somebody whose product is not in a home how to name it."""
     # Imported here, so that shell completion does not wait for it.
     from compose.embedded.home import Home, HomeError
     from compose.embedded.stack_file import StackFile
@@ -27,5 +27,5 @@ def running_stack(home: Path | None) -> tuple["Home", "StackFile"]:
     except HomeError as error:
         raise BadInputError(str(error)) from error
     if stack is None:
-        raise UnreachableError(f"Nothing runs in {place.path}. Start it with: bulkreg up --detach --home {path}")
+        raise UnreachableError(f"Nothing runs in {place.path}. {otherwise}, or start it with: bulkreg up --detach --home {path}")
     return place, stack

@@ -51,6 +51,18 @@ def test_an_invalid_setting_is_named_and_its_value_is_not_shown(
     assert "short-secret" not in ran.output
 
 
+@pytest.mark.parametrize(("command", "named"), [("list", "BULKREG_URL"), ("doctor", "BULKREG_DATABASE_URL")])
+def test_a_command_that_finds_no_product_says_how_to_name_one(
+    command: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (*UNREACHABLE, "BULKREG_JWT_HS256_KEY", "BULKREG_HOME", "BULKREG_URL"):
+        monkeypatch.delenv(name, raising=False)
+    ran = CliRunner().invoke(app, [command])
+    assert (ran.exit_code, named in ran.stderr) == (3, True)
+    assert ran.stderr.endswith("bulkreg up --detach --home .bulkreg\n")
+
+
 def test_a_mistake_inside_a_setting_names_its_variable() -> None:
     ran = CliRunner().invoke(app, ["run", "api"], env={"BULKREG_API_REQUESTS_PER_MINUTE": '{"coordinator": 0}'})
     assert ran.exit_code == 2
