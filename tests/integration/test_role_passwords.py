@@ -69,7 +69,9 @@ def test_new_passwords_replace_the_old_ones(separate: Settings) -> None:
 
 def test_a_url_without_a_password_leaves_the_roles_password_as_it_is(separate: Settings) -> None:
     upgrade(separate)
-    upgrade(with_urls(separate, worker_database_url=separate.worker_url.set(password=None)))  # Its processes read PGPASSFILE.
+    upgrade(
+        with_urls(separate, worker_database_url=separate.worker_url._replace(password=None))
+    )  # Its processes read PGPASSFILE.
     enter(separate, separate.worker_url)
 
 
