@@ -44,7 +44,7 @@ ORGANIZATION_ROUTES: Sequence[Route] = (
         bodies=(PeriodClosing,),
         request_headers=(*KEY, *MATCH),
         responses={200: PeriodResponse},
-        refusals=("role_may_not", "period_changed", *REUSED),
+        refusals=("period_changed", *REUSED),
     ),
     Route(
         "GET",
@@ -142,7 +142,7 @@ ORGANIZATION_ROUTES: Sequence[Route] = (
         changes=True,
         bodies=(MentorToForget,),
         responses={202: ForgettingResponse},
-        refusals=("role_may_not", "mentor_in_running_batch", "mentor_coordinates", "mentor_unknown"),
+        refusals=("mentor_in_running_batch", "mentor_coordinates", "mentor_unknown"),
     ),
     Route(
         "GET",

@@ -248,7 +248,7 @@ ROUTES: Sequence[Route] = (
         bodies=(NewWebhook,),
         request_headers=KEY,
         responses={201: WebhookWithSecretResponse},
-        refusals=("role_may_not", "too_many_webhooks", "webhook_deleted", *_NO_WEBHOOKS, *REUSED),
+        refusals=("too_many_webhooks", "webhook_deleted", *_NO_WEBHOOKS, *REUSED),
     ),
     Route(
         "GET",
@@ -267,7 +267,6 @@ ROUTES: Sequence[Route] = (
         webhooks.delete,
         changes=True,
         responses={204: None},
-        refusals=("role_may_not",),
     ),
     Route(
         "POST",
@@ -277,7 +276,7 @@ ROUTES: Sequence[Route] = (
         changes=True,
         request_headers=KEY,
         responses={200: WebhookWithSecretResponse},
-        refusals=("role_may_not", *_NO_WEBHOOKS, *REUSED),
+        refusals=(*_NO_WEBHOOKS, *REUSED),
     ),
     Route(
         "POST",
@@ -286,7 +285,6 @@ ROUTES: Sequence[Route] = (
         webhooks.enable,
         changes=True,
         responses={200: WebhookResponse},
-        refusals=("role_may_not",),
     ),
     Route(
         "POST",
@@ -295,7 +293,7 @@ ROUTES: Sequence[Route] = (
         webhooks.send_test,
         changes=True,
         responses={201: DeliveryResponse},
-        refusals=("role_may_not", "webhook_disabled"),
+        refusals=("webhook_disabled",),
     ),
     Route(
         "GET",
@@ -313,7 +311,7 @@ ROUTES: Sequence[Route] = (
         webhooks.redeliver,
         changes=True,
         responses={200: DeliveryResponse},
-        refusals=("role_may_not", "webhook_disabled", "delivery_not_found"),
+        refusals=("webhook_disabled", "delivery_not_found"),
     ),
     Route(
         "GET",

@@ -51,6 +51,24 @@ def test_every_operation_says_what_a_success_returns() -> None:
     assert silent == []
 
 
+def test_every_list_of_a_documented_value_names_each_once() -> None:
+    """Generators of clients make a constant of each."""
+    lists = [(place, node) for place, node in enums(DOCUMENT) if len(set(map(str, node))) < len(node)]
+    assert lists == []
+
+
+def enums(node: Any, place: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """The values of every `enum` of the document, with its place."""
+    if isinstance(node, dict):
+        if isinstance(node.get("enum"), list):
+            yield place, node["enum"]
+        for name, below in node.items():
+            yield from enums(below, f"{place}/{name}")
+    elif isinstance(node, list):
+        for index, below in enumerate(node):
+            yield from enums(below, f"{place}/{index}")
+
+
 def documented(where: str) -> set[str]:
     operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
     return {each["name"] for operation in operations for each in operation.get("parameters", ()) if each["in"] == where}
