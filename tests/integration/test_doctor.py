@@ -337,12 +337,21 @@ def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> No
     assert [finding.subject.rpartition(".")[0].rpartition(".")[2] for finding in longer] == ["batches", "dead-letter"]
     assert all(finding.state is State.ADVICE and f"keeps records for {days} days" in finding.detail for finding in longer)
     [batches] = [plan for plan in planned_topics(settings) if plan.topic is Topic.BATCHES]
-    entry = ConfigEntry("retention.ms", "-1", incremental_operation=AlterConfigOpType.SET)
-    configured = ConfigResource("topic", batches.name, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
-    for future in admin.incremental_alter_configs([configured]).values():
-        future.result()
-    assert any("keeps records for ever" in finding.detail for finding in wrong(changed(secured, notes_retention_days=days)))
+
+    def keep(retention_ms: int) -> None:
+        entry = ConfigEntry("retention.ms", str(retention_ms), incremental_operation=AlterConfigOpType.SET)
+        configured = ConfigResource("topic", batches.name, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([configured]).values():
+            future.result()
+
+    def is_kept_for_ever() -> bool:
+        return any("keeps records for ever" in finding.detail for finding in wrong(changed(secured, notes_retention_days=days)))
+
+    keep(-1)
+    eventually(is_kept_for_ever)
+    keep(0)
+    eventually(lambda: not is_kept_for_ever())
 
 
 def test_people_who_can_not_be_forgotten_or_recognized_without_the_key(sound: Settings, engine: Engine) -> None:

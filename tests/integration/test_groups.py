@@ -5,6 +5,7 @@ The coordinator is well here; tests/faults/test_group_coordinator.py has one tha
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -92,6 +93,20 @@ def test_a_new_group_begins_before_what_may_not_be_published_yet(
     }
     again = asked.renew(engine, ROLE)
     assert (again.name, again.renewed) == (renewal.name, False)
+
+
+@pytest.mark.parametrize(
+    ("since", "is_all"), [(datetime(2020, 1, 1, tzinfo=UTC), True), (datetime(2100, 1, 1, tzinfo=UTC), False)]
+)
+def test_a_new_group_reads_again_what_was_written_since_a_time(
+    settings: Settings, engine: Engine, asked: Groups, handled: dict[int, Position], since: datetime, is_all: bool
+) -> None:
+    assert all(position.next_offset > MARGIN for position in handled.values())
+    renewal = asked.renew(engine, ROLE, since=since)
+    assert renewal.renewed
+    assert offsets(settings, renewal.name) == {
+        partition: (0 if is_all else position.next_offset - MARGIN, position.topic_id) for partition, position in handled.items()
+    }
 
 
 def test_a_recreated_topic_is_read_from_its_beginning(

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.process.settings import Settings
 from orchestrator.storage import migrate
+from orchestrator.storage.chapters import fill_chapters
 from orchestrator.verification.verify import verify
 from tests.support.databases import fresh_database
 from tests.support.expansion import EXPAND_EVERY_TABLE
@@ -188,6 +189,29 @@ def test_a_missing_or_incomplete_index_is_built(settings: Settings, left: str) -
     with engine.begin() as connection:
         assert connection.scalar(_FLAGGED) is True
     engine.dispose()
+
+
+def test_the_index_by_which_chapters_are_filled_in_is_built_before(
+    pipeline: Pipeline, settings: Settings, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, each chunk of activities would read the table from its beginning."""
+    pipeline.submit(mentors(2))
+    pipeline.drain()
+    with owner.begin() as connection:
+        connection.execute(text("UPDATE registration.activity SET chapter_id = NULL"))
+        connection.execute(text("DROP INDEX registration.activity_without_chapter"))
+    was_there = []
+
+    def filling(engine: Engine) -> None:
+        with engine.connect() as connection:
+            there = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('registration.activity_without_chapter')"
+            was_there.append(connection.scalar(text(there)))
+        fill_chapters(engine)
+
+    monkeypatch.setattr("orchestrator.storage.migrate.fill_chapters", filling)
+    migrate.upgrade(settings)
+    with owner.connect() as connection:
+        assert (was_there, connection.scalar(text("SELECT count(chapter_id) FROM registration.activity"))) == ([True], 2)
 
 
 def test_an_index_is_built_while_others_write(pipeline: Pipeline, settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """What a forgotten person's name and id are replaced by in texts, and which numbers are no ids (docs/decisions/0045-forgetting.md)."""
 
+import calendar
 import re
 from collections.abc import Iterator
 from re import _parser
@@ -68,6 +69,38 @@ NUMBERS = ForgottenPeople(
 )  # fmt: skip
 def test_an_id_that_is_a_number_is_replaced_where_it_stands_alone(given: str, wanted: str) -> None:
     assert NUMBERS.text("org", given) == wanted
+
+
+MONTHS = [
+    *(name for name in calendar.month_name[1:] if name != "May"),
+    *("januar", "februar", "mars", "april", "mai", "juni", "juli", "august", "september", "oktober", "november", "desember"),
+]
+CURRENCIES = ("kr", "nok", "sek", "dkk", "eur", "usd", "gbp", "chf", "€", "£", "$")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(f"12. {month.lower()}" for month in MONTHS if month != "March"),
+        *(f"12 {month} 2026" for month in (*MONTHS, "May")),
+        *(f"{month} 2026" for month in (*MONTHS, "May")),
+        *(
+            f"12 {month} 2026"
+            for month in ("jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "okt", "nov", "dec", "des")
+        ),
+        *(f"12 {currency} and {currency} 90" for currency in CURRENCIES),
+        "12 sekund, 12 sekunder, 12 min, 12 minutt, 12 minutter, 12 time, 12 timer, 12 dag, 12 dager, 12 uke, 12 uker",
+        "12 sec, 12 second, 12 seconds, 12 mins, 12 minute, 12 minutes, 12 hr, 12 hrs, 12 hour, 12 hours, 12 day, 12 days, 12 week, 12 weeks",
+        "12 måned, 12 måneder, 12 år, 12 month, 12 months, 12 year, 12 years, 12 times, 12 ganger, 12 am, 12 pm",
+        "12 %, 12 ‰, 12 cm, 12 km, 12 mil, 12 kg, 12 dl, 12 sider, 12 pages, 12 deltakere, 12 personer, 12 barn",
+        "12 people, 12 persons, 12 mentors, 12 mentees, 12 participants, 12 children, 12 kids",
+        "våren 2026, sommeren 2026, høsten 2026, vinteren 2026, året 2026, 2. kvartal 2026",
+        "spring 2026, summer 2026, autumn 2026, winter 2026, quarter 2026, week 12",
+        "kl 12, kl. 12, klokka 12, klokken 12, tlf. 22 12 90 12, telefon 22 12 90 12, mobil 90 12 90 12, phone 22 12 90 12",
+    ],
+)
+def test_dates_and_quantities_of_both_languages_are_kept(written: str) -> None:
+    assert NUMBERS.text("org", f"Talked, {written}, then left") == f"Talked, {written}, then left"
 
 
 def test_a_long_text_is_searched_for_quantities_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,6 +236,27 @@ def test_in_large_tables_a_word_that_is_nobodys_id_is_found_out_later_and_erases
 
 
 @pytest.mark.usefixtures("large")
+def test_in_large_tables_an_id_that_an_index_finds_is_somebodys_at_once(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """The columns of ids by which, after the organization, an index of the database begins."""
+    begins = text(
+        "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute o ON (o.attrelid, o.attnum) = (i.indrelid, i.indkey[0])"
+        " JOIN pg_attribute c ON (c.attrelid, c.attnum) = (i.indrelid, i.indkey[1])"
+        " WHERE i.indrelid = to_regclass(:name) AND i.indpred IS NULL AND o.attname = 'organization_id' AND c.attname = :column)"
+    )
+    found = {}
+    with owner.connect() as connection:
+        for name, table in TABLES.items():
+            for column, holds in table.columns.items():
+                if holds in (Holds.ID, Holds.ROW, Holds.SALT) and connection.scalar(begins, {"name": name, "column": column}):
+                    with connection.begin_nested() as savepoint:
+                        insert_anything(connection, name, {"organization_id": f"'{ORGANIZATION}'", column: "'left-1'"})
+                        found[name, column] = is_known(connection, ORGANIZATION, "left-1")
+                        savepoint.rollback()
+    assert {name for name, _ in found} > {"registration.mentor", "registration.coordinator", "registration.coordinator_scope"}
+    assert [place for place, is_somebodys in found.items() if not is_somebodys] == []
+
+
+@pytest.mark.usefixtures("large")
 def test_in_large_tables_somebody_who_only_has_a_failed_item_is_forgotten(pipeline: RecordingPipeline, owner: Engine) -> None:
     """No index finds the item of somebody who has no activity."""
     pipeline.submit([item("nobody"), item("left-1", notes=NOTE)], label="with left-1")
