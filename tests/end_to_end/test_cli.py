@@ -51,6 +51,20 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         yield product
 
 
+def submitting(product: Product, given: str, *options: str) -> subprocess.Popen[str]:
+    """Begins to submit this from standard input, in a process that the test ends."""
+    process = subprocess.Popen(
+        [*BULKREG, "submit", "-", *options, "--home", str(product.home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(given)
+    process.stdin.close()
+    return process
+
+
 def test_one_list_in_four_formats_is_one_batch(product: Product) -> None:
     ran = [
         bulkreg("submit", SPREADSHEETS / name, *AS_COORDINATOR, "--json", home=product.home)
@@ -206,15 +220,7 @@ def test_activities_are_revoked_and_submitted_again(product: Product) -> None:
 def test_a_running_batch_is_cancelled_for_good(product: Product) -> None:
     given = submission(*(activity(f"mentor-{number}", "2026-02-03") for number in range(101, 106)))
     with stopped(product, "registration"):
-        submit = subprocess.Popen(
-            [*BULKREG, "submit", "-", "--json", "--label", "To cancel", "--home", str(product.home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert submit.stdin is not None
-        submit.stdin.write(given)
-        submit.stdin.close()
+        submit = submitting(product, given, "--json", "--label", "To cancel")
         batch_id = eventually(lambda: batch_called(product, "To cancel"))
         cancelled = document(bulkreg("cancel", batch_id, "--reason", "Wrong week", "--json", home=product.home))
         assert (states(cancelled), cancelled["cancelled"]) == (("cancelled", 0, 0), 5)
@@ -282,15 +288,7 @@ def test_ctrl_c_reports_progress_and_the_same_command_continues(product: Product
 def test_an_api_that_was_killed_is_waited_for(product: Product) -> None:
     given = submission(activity("mentor-101", "2026-02-06"))
     with stopped(product, "registration"):
-        submit = subprocess.Popen(
-            [*BULKREG, "submit", "-", "--label", "Patient", "--home", str(product.home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert submit.stdin is not None
-        submit.stdin.write(given)
-        submit.stdin.close()
+        submit = submitting(product, given, "--label", "Patient")
         assert eventually(lambda: batch_called(product, "Patient"))
         os.kill(product.stack["pids"]["api"][0], signal.SIGKILL)
     assert submit.wait(timeout=PATIENCE_S) == 0

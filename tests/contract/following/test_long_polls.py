@@ -29,6 +29,34 @@ from tests.support.pipeline import Pipeline, mentors
 from tests.support.waiting import HELD_S, eventually
 
 
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits that followers have begun, each by how long it may last, in seconds."""
+    begun: list[float] = []
+    wait = Watch.wait
+
+    async def note(watch: Watch, timeout_s: float) -> bool:
+        begun.append(timeout_s)
+        return await wait(watch, timeout_s)
+
+    monkeypatch.setattr(Watch, "wait", note)
+    return begun
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The batches of which the API has heard that they changed."""
+    heard: set[str] = set()
+    changed = RecentlyShown.changed
+
+    def note(recent: RecentlyShown, batch_ids: Collection[str]) -> None:
+        changed(recent, batch_ids)
+        heard.update(batch_ids)
+
+    monkeypatch.setattr(RecentlyShown, "changed", note)
+    return heard
+
+
 def test_a_long_poll_returns_when_something_changes(
     coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, owner: Engine
 ) -> None:
@@ -58,29 +86,19 @@ def test_a_long_poll_that_continues_a_get_reads_the_batch_only_if_it_has_changed
     pipeline: Pipeline,
     engine: Engine,
     owner: Engine,
+    heard: set[str],
+    waits: list[float],
     monkeypatch: pytest.MonkeyPatch,
     *,
     is_changed: bool,
 ) -> None:
-    heard: set[str] = set()
-    waits: list[float] = []
     waits_before_reads: list[int] = []
-    changed, wait, look = RecentlyShown.changed, Watch.wait, Database.look
-
-    def hear(recent: RecentlyShown, batch_ids: Collection[str]) -> None:
-        changed(recent, batch_ids)
-        heard.update(batch_ids)
-
-    async def note_wait(watch: Watch, timeout_s: float) -> bool:
-        waits.append(timeout_s)
-        return await wait(watch, timeout_s)
+    look = Database.look
 
     def note_read(database: Database, *given: Any) -> Any:
         waits_before_reads.append(len(waits))
         return look(database, *given)
 
-    monkeypatch.setattr(RecentlyShown, "changed", hear)
-    monkeypatch.setattr(Watch, "wait", note_wait)
     batch_id = pipeline.submit(mentors(1))
     eventually(lambda: listening(owner))
     announce(engine, batch_id)
@@ -102,18 +120,11 @@ def test_a_long_poll_does_not_rely_on_what_was_shown_while_nothing_is_heard(
     coordinator: httpx.Client,
     pipeline: Pipeline,
     owner: Engine,
+    waits: list[float],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(followers, "_RECONNECT_AFTER_S", HELD_S)
-    waits: list[float] = []
-    wait = Watch.wait
-
-    async def note_wait(watch: Watch, timeout_s: float) -> bool:
-        waits.append(timeout_s)
-        return await wait(watch, timeout_s)
-
-    monkeypatch.setattr(Watch, "wait", note_wait)
     batch_id = pipeline.submit(mentors(1))
     eventually(lambda: listening(owner))
     url = f"{API_PATH}/{batch_id}"
@@ -126,15 +137,7 @@ def test_a_long_poll_does_not_rely_on_what_was_shown_while_nothing_is_heard(
     assert (answer.status_code, waits) == (200, []), "the batch has changed, and nobody will announce it"
 
 
-def test_head_does_not_wait_for_a_change(coordinator: httpx.Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    wait = Watch.wait
-
-    async def note_wait(watch: Watch, timeout_s: float) -> bool:
-        waits.append(timeout_s)
-        return await wait(watch, timeout_s)
-
-    monkeypatch.setattr(Watch, "wait", note_wait)
+def test_head_does_not_wait_for_a_change(coordinator: httpx.Client, pipeline: Pipeline, waits: list[float]) -> None:
     url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
     tag = coordinator.get(url).headers["ETag"]
     answer = coordinator.head(url, params={"wait": "1s"}, headers={"If-None-Match": tag})
@@ -142,27 +145,20 @@ def test_head_does_not_wait_for_a_change(coordinator: httpx.Client, pipeline: Pi
 
 
 def test_a_long_poll_gathers_progress_until_the_end(
-    coordinator: httpx.Client, pipeline: Pipeline, owner: Engine, monkeypatch: pytest.MonkeyPatch
+    coordinator: httpx.Client,
+    pipeline: Pipeline,
+    owner: Engine,
+    heard: set[str],
+    waits: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heard: list[str] = []
-    waits: list[float] = []
     reads: list[Database] = []
-    changed, wait, look = RecentlyShown.changed, Watch.wait, Database.look
-
-    def hear(recent: RecentlyShown, batch_ids: Collection[str]) -> None:
-        changed(recent, batch_ids)
-        heard.extend(batch_ids)
-
-    async def note_wait(watch: Watch, timeout_s: float) -> bool:
-        waits.append(timeout_s)
-        return await wait(watch, timeout_s)
+    look = Database.look
 
     def note_read(database: Database, *given: Any) -> Any:
         reads.append(database)
         return look(database, *given)
 
-    monkeypatch.setattr(RecentlyShown, "changed", hear)
-    monkeypatch.setattr(Watch, "wait", note_wait)
     monkeypatch.setattr(Database, "look", note_read)
     monkeypatch.setattr(batches, "_GATHERS_S", 3_600.0)
     eventually(lambda: listening(owner))
