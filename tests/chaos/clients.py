@@ -333,7 +333,7 @@ def run_clients(
     until: Callable[[], Awaitable[None]],
     kind: type[Client] = Client,
 ) -> None:
-    """Runs this many clients at once, until `until` returns. Raises an error that any of them raised."""
+    """Runs this many clients at once, until `until` returns. Raises an error that `until` or any of them raised."""
 
     async def main() -> None:
         headers = {"Authorization": f"Bearer {token}", "X-Organization-Id": ORGANIZATION, "Content-Type": "application/json"}
@@ -347,8 +347,11 @@ def run_clients(
                 tasks.create_task(Closer(seed, Api(session, history.server_errors), work, history).run(is_over))
                 tasks.create_task(Farewell(seed, Api(session, history.server_errors), work, history).run(is_over))
                 tasks.create_task(Eraser(seed, Api(session, history.server_errors), history, recent).run(is_over))
-            await until()
-            is_over.set()
+            try:
+                await until()
+            finally:
+                # Even if `until` raises: a client whose request times out in the moment in which it is cancelled goes on.
+                is_over.set()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -74,6 +74,8 @@ class Rule(StrEnum):
     LEAK = "growing memory, descriptors or threads"
     LEFT_BEHIND = "a process that is left behind"
     SUPERVISOR = "the supervisor has ended"
+    # Not about the product.
+    NO_MORE_FAULTS = "the run could not cause its faults to the end"
 
 
 Broken = Iterator[tuple[Rule, str]]

@@ -5,6 +5,7 @@ import contextlib
 import json
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -110,7 +111,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
             with _phase("restore", took_s):
                 told_twice, replaced_log = _restore(plan, cluster, history, work, upstream, receiver, found, say)
         with _phase("chaos", took_s), _in_thread(monitor.run), _in_thread(operator.run):
-            _load_and_harm(plan, stage, history, work, upstream, strikes, say)
+            found += load_and_harm(plan, stage, history, work, upstream, strikes, say)
         with _phase("heal", took_s), _in_thread(operator.run):
             cluster.wait_until_healed()
             upstream.finish()
@@ -211,7 +212,7 @@ def _restore(
     return told_twice, replaced_log
 
 
-def _load_and_harm(
+def load_and_harm(
     plan: Plan,
     stage: Stage,
     history: History,
@@ -219,8 +220,10 @@ def _load_and_harm(
     upstream: Upstream,
     strikes: list[Strike],
     say: Callable[[str], None],
-) -> None:
+) -> Sequence[Finding]:
+    """Returns what failed in causing the faults. The run is then red, and what happened until then is judged all the same."""
     cluster = stage.cluster
+    failed: list[Finding] = []
     checks: list[Callable[[], None]] = []
 
     def nemesis(name: str, faults: Sequence[Fault]) -> Nemesis:
@@ -237,16 +240,22 @@ def _load_and_harm(
     async def until() -> None:
         await asyncio.sleep(WARM_UP_S)
         ends_s = time.monotonic() + plan.chaos_s
-        with contextlib.ExitStack() as harm:
-            for name, faults in stage.faults.items():
-                checks.append(harm.enter_context(_in_thread(nemesis(name, faults).run)))
-            with _in_thread(nemesis("roles", role_faults()).run):
-                await wait(ends_s, longer_s=plan.spared_s)
-            with _in_thread(nemesis("pauses", pauses()).run):
-                await wait(ends_s, longer_s=0.0)
+        try:
+            with contextlib.ExitStack() as harm:
+                for name, faults in stage.faults.items():
+                    checks.append(harm.enter_context(_in_thread(nemesis(name, faults).run)))
+                with _in_thread(nemesis("roles", role_faults()).run):
+                    await wait(ends_s, longer_s=plan.spared_s)
+                with _in_thread(nemesis("pauses", pauses()).run):
+                    await wait(ends_s, longer_s=0.0)
+        except Exception as error:
+            say("".join(traceback.format_exception(error)))
+            left_s = ends_s - time.monotonic()
+            failed.append(Finding(Rule.NO_MORE_FAULTS, "the whole", f"{left_s:.0f} s before the end: {error!r}"))
 
     with _in_thread(upstream.run):
         run_clients(plan.clients, plan.seed, cluster.api, cluster.token, work, history, until)
+    return failed
 
 
 def _drain(cluster: Cluster, within_s: float, say: Callable[[str], None]) -> str:

@@ -33,6 +33,7 @@ FOUND_BY_OTHERS = {
     Rule.LEAK,
     Rule.LEFT_BEHIND,
     Rule.SUPERVISOR,
+    Rule.NO_MORE_FAULTS,
 }
 
 
