@@ -57,7 +57,9 @@ def on_terminal(*arguments: str, typed: bytes = b"", **environment: str) -> "sub
                 with contextlib.suppress(OSError):  # the program has ended meanwhile
                     os.write(ours, typed)
     os.close(ours)
-    return subprocess.CompletedProcess(program, process.returncode, shown)
+    # What a shell shows. A second Control-C, while the program is ending, kills it.
+    exit_code = 128 - process.returncode if process.returncode < 0 else process.returncode
+    return subprocess.CompletedProcess(program, exit_code, shown)
 
 
 def read_of(terminal: int) -> bytes:
