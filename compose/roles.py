@@ -24,7 +24,7 @@ from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.first_values import begin_at_zero
 from orchestrator.process.health import Health, LoopHealth
-from orchestrator.process.memory import relieve_collector
+from orchestrator.process.memory import collect_until, relieve_collector
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
@@ -352,6 +352,8 @@ def _run(roles: Mapping[str, RunningRole]) -> int:
     threads = [threading.Thread(target=work, args=pair, name=pair[0], daemon=True) for pair in roles.items()]
     for thread in threads:
         thread.start()
+    # Not in this thread, which handles signals: what is freed may be a client of Kafka, and its end may take long.
+    threading.Thread(target=collect_until, args=(ended,), name="collector", daemon=True).start()
     ended.wait()
     for role in roles.values():
         role.stop()

@@ -148,11 +148,21 @@ class EventProducer:
         for delivery in self._live:
             for index in list(delivery.outstanding):
                 delivery.settle(index, Trouble(detail))
+        self._take_last_reports()
         self._live.clear()
         self._refused.clear()
         self._unusable = ""
         self._producer = self._new_producer()
         self._alone = None
+
+    def _take_last_reports(self) -> None:
+        """Has the clients report what they will not send any more. The library never frees what belongs to a report that is not taken: an
+        event, and those that were sent with it."""
+        until = time.monotonic() + _WAIT_S
+        for producer in filter(None, (self._producer, self._alone)):
+            producer.purge()
+            while len(producer) and (left_s := until - time.monotonic()) > 0:
+                self._flush(producer, left_s)
 
     def _send_alone(self, refused: Sequence[tuple[Delivery, int, KafkaError]]) -> None:
         """Sends each event in a record batch of its own, because a broker that refuses one event refuses all of the same record batch."""

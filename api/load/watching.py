@@ -184,5 +184,11 @@ class Watchers:
 
 def _listening(engine: Engine) -> Connection:
     connection = engine.connect()
-    connection.execute(text(f"LISTEN {watching.CHANNEL}"))
+    try:
+        connection.execute(text(f"LISTEN {watching.CHANNEL}"))
+    except BaseException:
+        # The error's traceback would keep the connection, and so the pool's only place, until cycles are collected.
+        connection.invalidate()
+        connection.close()
+        raise
     return connection

@@ -44,6 +44,7 @@ from consumers.loop.incarnations import KnownIncarnations
 from consumers.loop.lanes import LanePolicy, Lanes
 from consumers.loop.membership import LOST_AFTER_S, Membership
 from consumers.loop.offsets import PartitionOffsets
+from consumers.loop.polling import poll
 from consumers.loop.postponing import PostponedUnits, Unit
 from consumers.loop.processing import NOTHING, NextOffsets, Processed, Processor
 from consumers.loop.raw_record import take_apart
@@ -65,9 +66,6 @@ from schemas.envelope import Topic
 
 # An idle loop blocks in poll, which returns as soon as a record arrives. This only bounds how late it notices `stop`.
 IDLE_POLL_S = 0.5
-# An idle loop that gets a record waits this long for those that were sent with it. The commands of a batch of 25 are on several partitions
-# and arrive in two or three fetches; each would otherwise be a transaction of its own, with its commit, its flush and its offsets.
-GATHER_S = 0.003
 # While the worker is busy the loop polls at this interval. It grows with the time that the worker takes (an outage).
 BUSY_POLL_MIN_S = 0.005
 BUSY_POLL_MAX_S = 0.25
@@ -79,6 +77,8 @@ MAX_UNDONE_RECORDS = 50_000
 DRAIN_S = 10.0
 # Leaving the group takes some ms. Without a broker it has no use.
 CLOSE_S = 10.0
+# A client that is replaced may wait for a silent coordinator for the session's timeout, 45 s.
+REPLACED_CLOSE_S = 60.0
 
 # Errors that show that the client reads the partition.
 _HEARD = frozenset({KafkaError._PARTITION_EOF, *DAMAGE})
@@ -153,6 +153,8 @@ class ConsumerLoop:
         self._membership = Membership()
         self._feeders = PausedFeeders(self._lanes)
         self._damage = DamagedPartitions(handler.name, BatchProbe(settings, handler.name).next_batch)
+        self._is_stuck = False
+        """Whether the client is being closed, which may take for ever."""
         self._in_flight: _InFlight | None = None
         self._unacknowledged = Unacknowledged()
 
@@ -171,7 +173,8 @@ class ConsumerLoop:
             self._drain()
         finally:
             self._worker.close()
-            close_within(self._consumer, CLOSE_S)
+            if not self._is_stuck:
+                close_within(self._consumer, CLOSE_S)
 
     def _join(self) -> None:
         self._generation = self._group.generation
@@ -215,7 +218,9 @@ class ConsumerLoop:
         else:
             return
         log_action(Action.CLIENT_RENEWED, role=self._handler.name, reason=reason, partitions=partitions)
-        self._consumer.close()
+        self._is_stuck = not close_within(self._consumer, REPLACED_CLOSE_S)
+        if self._is_stuck:
+            raise ExpelledError(f"the client, which was to be replaced, did not close within {REPLACED_CLOSE_S:g} s")
         self._replaced = []
         self._join()
 
@@ -256,12 +261,12 @@ class ConsumerLoop:
 
     def _receive(self, timeout_s: float) -> None:
         """Takes the records that are there. Waits only when there are none."""
-        messages: list[Message] = []
-        if timeout_s and (first := self._consumer.poll(timeout_s)) is not None:
-            messages.append(first)
-        # A message that is no record, such as the end of a partition, is no sign that more records follow.
-        if not timeout_s or (messages and messages[0].error() is None):
-            messages += self._consumer.consume(self._max_polled, timeout=GATHER_S if messages else 0)
+        messages = poll(
+            self._consumer,
+            timeout_s=timeout_s,
+            most=self._max_polled,
+            assignment=lambda first: self._assigned.get(_origin(first)),
+        )
         entries: list[Entry] = []
         sought: set[PartitionOffsets] = set()
         for message in messages:

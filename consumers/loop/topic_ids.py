@@ -19,13 +19,15 @@ def topic_ids(admin: AdminClient, topics: Sequence[Topic], *, prefix: str, timeo
     names = {topic.on_cluster(prefix): topic for topic in topics}
     found: dict[Topic, str] = {}
     for name, future in admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s).items():
-        try:
+        error = future.exception()
+        if error is None:
             topic_id = str(future.result().topic_id)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise
-        else:
             found[names[name]] = UNKNOWN_ID if topic_id == _NO_ID else topic_id
+        elif not isinstance(error, KafkaException):
+            raise error
+        elif error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            # A new error. The future's own would keep this frame, and so the client with its threads, until cycles are collected.
+            raise KafkaException(*error.args)
     return found
 
 

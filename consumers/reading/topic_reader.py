@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from consumers.loop.batch_probe import BatchProbe
+from consumers.loop.closing import close_within
 from consumers.loop.config import consumer_config
 from consumers.loop.damage import DAMAGE, PartitionDamage
 from consumers.loop.raw_record import PlacedValue, RawRecord, take_apart, take_value
@@ -21,6 +22,8 @@ from schemas.envelope import Topic
 Taken = TypeVar("Taken")
 
 _TIMEOUT_S = 10.0
+# A close takes some ms, unless the client has met damage (`closing.py`).
+_CLOSE_S = 10.0
 # Large enough that the cost of a Python call does not matter, small enough that progress is visible.
 _CHUNK = 1_000
 
@@ -77,7 +80,7 @@ class TopicReader:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._consumer.close()
+        close_within(self._consumer, _CLOSE_S)
 
     def spans(self, topics: Sequence[Topic], *, since: datetime | None = None) -> list[Span]:
         """Returns what there is to read. Raises KafkaException when the broker does not respond, or has no such topic."""
@@ -119,7 +122,7 @@ class TopicReader:
         try:
             committed = retrying(asking.committed, places, timeout=_TIMEOUT_S)
         finally:
-            asking.close()
+            close_within(asking, _CLOSE_S)
         return {place.partition: place.offset for place in committed if place.offset >= 0}
 
     def _partitions(self, topic: Topic) -> list[int]:

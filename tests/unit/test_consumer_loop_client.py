@@ -1,12 +1,13 @@
 """A consumer's loop, turn by turn: its client's membership of the group, its partitions, and what it can't read."""
 
 import logging
+import threading
 from typing import Any
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
 
-from consumers.loop import committing
+from consumers.loop import committing, runtime
 from consumers.loop.client_errors import ExpelledError
 from consumers.loop.coordinator import ASK_EVERY_S, REFUSED_AFTER_S
 from consumers.loop.lanes import LanePolicy
@@ -216,6 +217,25 @@ def test_a_partition_that_comes_back_is_read_and_stored_again(loop: Loop, caplog
     assert loop.commits == [{0: 6}, {0: 6}]
 
 
+def test_a_record_that_was_polled_before_its_partition_came_back_is_left_until_it_comes_again(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the offsets of the records before it would be committed with its own, although these records fail."""
+
+    def rebalance(_count: int, timeout: float) -> list[Message]:
+        monkeypatch.undo()
+        loop.revoke(0)
+        loop.assign(0)
+        return [record(0, 5)]
+
+    loop.work.fails = lambda entry: TransientError() if entry.offset == 5 else None
+    monkeypatch.setattr(loop.client, "consume", rebalance)
+    loop.turn(record(0, 6))
+    loop.turn(record(0, 6))
+    assert {place for done in loop.work.done for place in done} == {(0, 5), (0, 6)}
+    assert loop.commits == []
+
+
 @pytest.mark.parametrize(
     ("ids", "outdated"),
     [
@@ -289,6 +309,15 @@ def test_a_client_that_returns_nothing_of_a_partition_is_replaced(loop: Loop, ca
     loop.now = 100 * SILENT_AFTER_S
     loop.turn()
     assert not loop.client.is_closed
+
+
+def test_a_client_that_does_not_close_is_replaced_by_a_new_process(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "REPLACED_CLOSE_S", 0.01)
+    monkeypatch.setattr(loop.client, "close", threading.Event().wait)
+    loop.turn(end(0, 5))
+    loop.now = SILENT_AFTER_S
+    with pytest.raises(ExpelledError, match="did not close"):
+        loop.turn()
 
 
 @pytest.mark.parametrize("message", [record(1, 0), end(1, 0), damage(1, 0)], ids=["a record", "the end", "damage"])

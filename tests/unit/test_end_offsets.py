@@ -1,5 +1,6 @@
 """Where topics begin and end, as the sweeper asks the broker, and which incarnation of a topic exists."""
 
+import gc
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from consumers.loop.topic_ids import BrokerTopicIds
 from consumers.upkeep import end_offsets
 from consumers.upkeep.end_offsets import BrokerEndOffsets
 from orchestrator.process.settings import Settings
@@ -110,3 +113,29 @@ def test_a_refusal_by_the_broker_is_raised(broker: Broker) -> None:
 def test_a_broker_without_topic_ids_still_returns_topics(broker: Broker) -> None:
     broker.ids[BATCHES] = "AAAAAAAAAAAAAAAAAAAAAA"
     assert asked(Topic.BATCHES) == {(Topic.BATCHES, 0): Queue(3, 8, UNKNOWN_ID)}
+
+
+def test_a_question_to_which_no_broker_responds_leaves_no_client_behind() -> None:
+    """Its threads would go on connecting until the next collection of cycles, perhaps for hours."""
+    ask = BrokerTopicIds(Settings(kafka_bootstrap_servers="127.0.0.1:1"), "splitter")
+    before = _admin_clients()
+    gc.disable()
+    try:
+        has_response = _has_response(ask)
+        left = _admin_clients() - before
+    finally:
+        gc.enable()
+    assert not has_response
+    assert left == 0
+
+
+def _has_response(ask: BrokerTopicIds) -> bool:
+    try:
+        ask([Topic.BATCHES], timeout_s=0.1)
+    except KafkaException:
+        return False
+    return True
+
+
+def _admin_clients() -> int:
+    return sum(isinstance(each, AdminClient) for each in gc.get_objects())

@@ -1,5 +1,6 @@
 """The producer above the client library: which events are sent again, alone, or by a new client, and to which partition an event goes."""
 
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -410,3 +411,24 @@ def test_closing_ends_both_clients(producer: FakedProducer, client: Client) -> N
     producer.poll(1.0)
     producer.close()
     assert [each.was_closed for each in producer.clients] == [True, True]
+
+
+class Key(str):
+    """A key that shows when its event is forgotten."""
+
+    __slots__ = ("__weakref__",)
+
+
+def test_a_client_that_is_replaced_keeps_no_event_that_it_has_not_sent() -> None:
+    """The library's own client, to which no broker responds."""
+    producer = EventProducer(Settings(kafka_bootstrap_servers="127.0.0.1:1"), {"delivery.timeout.ms": 300})
+    first = producer.send(events(b"first"))
+    keys = []
+    while not first.failed:
+        key = Key("later")
+        keys.append(weakref.ref(key))
+        producer.send([event(b"later", key=key)])
+        del key
+        producer.poll(0.01)
+    assert not [key for key in keys if key() is not None]
+    producer.close()

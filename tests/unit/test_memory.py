@@ -4,6 +4,8 @@ import platform
 import subprocess
 import sys
 
+from tests.support.waiting import PATIENCE_S
+
 # In a new process. One that has run other tests has free memory already, and would allocate none for this.
 PROGRAM = """
 import psutil
@@ -42,3 +44,27 @@ print(gc.isenabled(), gc.get_freeze_count() > 1_000)
 def test_the_collector_runs_once_the_imports_are_done() -> None:
     said = subprocess.run([sys.executable, "-c", COLLECTOR], check=True, capture_output=True, text=True).stdout
     assert said.split() == ["False", "True", "True"]
+
+
+CYCLES = """
+import threading
+import weakref
+from orchestrator.process import memory
+
+class Error(Exception):
+    pass
+
+def fail():
+    error = Error()
+    error.itself = error
+    return weakref.ref(error, lambda _: ended.set())
+
+ended = threading.Event()
+memory.relieve_collector()
+kept = fail()
+memory.collect_until(ended, every_s=0.01)
+"""
+
+
+def test_cycles_are_freed_although_the_collector_runs_rarely() -> None:
+    subprocess.run([sys.executable, "-c", CYCLES], check=True, timeout=PATIENCE_S)

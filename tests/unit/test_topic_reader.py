@@ -1,5 +1,6 @@
 """Topics that are read outside a group: from a requested place to their end, and past batches that the client can't read."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -171,6 +172,14 @@ def test_the_connection_is_closed_at_the_end(reading: Reading) -> None:
     with reader:
         assert not client.is_closed
     assert client.is_closed
+
+
+def test_a_client_that_never_closes_does_not_stop_the_reader(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, client = reading(p0=Log([0]))
+    monkeypatch.setattr(topic_reader, "_CLOSE_S", 0.01)
+    monkeypatch.setattr(client, "close", threading.Event().wait)
+    with reader:
+        assert everything(reader) == {0: [0]}
 
 
 # --- Damage -----------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Following a batch by long polls (docs/http.md)."""
 
+import gc
 import threading
 import time
 from collections.abc import Collection
@@ -20,6 +21,7 @@ from api.load.recent import RecentlyShown
 from api.load.watching import Watch
 from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
+from orchestrator.storage import watching
 from schemas.envelope import Topic
 from schemas.paths import API_PATH
 from tests.support.api_server import KEY, running_api
@@ -251,3 +253,24 @@ def test_the_listener_reconnects_after_it_was_disconnected(
     announce(engine, batch_id)
     stream.finish()
     assert stream.events[-1]["status"] == "completed"
+
+
+def test_the_listener_begins_again_after_its_first_statement_was_cancelled(
+    settings: Settings, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the limit of a statement does after a server stood still. The session stays usable. In the product the collector runs rarely."""
+
+    def listeners(sql: str) -> int:
+        with owner.connect() as connection:
+            return int(connection.execute(text(sql)).scalar_one())
+
+    monkeypatch.setattr(watching, "CHANNEL", f"{watching.CHANNEL}; SELECT pg_sleep(3600)")
+    gc.disable()
+    try:
+        with running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)})):
+            eventually(lambda: listening(owner))
+            monkeypatch.undo()
+            assert listeners(f"SELECT count(pg_cancel_backend(pid)) {LISTENERS}") == 1
+            eventually(lambda: listeners(f"SELECT count(*) {LISTENERS} AND query = 'LISTEN {watching.CHANNEL}'") == 1)
+    finally:
+        gc.enable()
