@@ -22,6 +22,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, record
 from tests.support.plans import without_indexes
+from tests.support.two_transactions import begun_meanwhile
 
 REFUSAL = ItemError("mentor_not_found", "No", retryable=False)
 
@@ -115,6 +116,18 @@ def test_a_response_belongs_to_its_item_and_key_and_the_first_counts(pipeline: P
     }
     assert {each.is_of_present_attempt for each in found.values()} == {True}
     assert [(row.ord, row.refusals) for row in mark(pipeline, (one, 0, 1), (other, 1, 1), (one, 2, 1))] == [(3, 0)]
+
+
+def test_of_two_responses_that_come_at_once_the_first_counts(pipeline: Pipeline) -> None:
+    batch_id, made = submit(pipeline, mentors(1)), new_batch_id()
+    mark(pipeline, (batch_id, 0, 1))
+    begun_meanwhile(
+        pipeline.engine,
+        lambda connection: record_settled(connection, [registered(batch_id, 0, made)]),
+        lambda connection: record_settled(connection, [refused(batch_id, 0)]),
+    )
+    [found] = books(pipeline, (batch_id, 0)).values()
+    assert (found.state, found.activity_id, found.error) == (DispatchState.REGISTERED, str(made), None)
 
 
 def test_a_late_response_changes_nothing_although_another_of_its_position_counts(pipeline: Pipeline) -> None:
