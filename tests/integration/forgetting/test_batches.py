@@ -23,6 +23,7 @@ from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, item
 from tests.support.plans import rows_read
 from tests.support.replaying import RecordingPipeline, compared, run
 from tests.support.revoking import revoke
+from tests.support.two_transactions import begun_meanwhile
 from tests.support.upstream import submitted, upstream_item
 
 
@@ -94,6 +95,52 @@ def test_another_persons_activity_in_a_batch_that_names_the_person_is_not_locked
     with owner.begin() as using:
         using.execute(text("SELECT FROM registration.activity WHERE attributed_to = :other FOR UPDATE"), {"other": OTHER})
         assert forgetter().work(pipeline.engine).people == 1
+    assert named_in(owner, PERSON) == set()
+
+
+def test_the_persons_activities_are_locked_in_the_order_of_their_key(pipeline: RecordingPipeline, owner: Engine) -> None:
+    """Which is that of their dates here. Neither the items nor the rows lie in it, and no index is used. Somebody uses the last one."""
+    pipeline.submit([item(PERSON), item(PERSON, day=DAY - timedelta(days=1))])
+    pipeline.drain()
+    run(owner, f"UPDATE registration.activity SET created_at = created_at WHERE activity_date < '{DAY}'")
+    ways = ("indexscan", "indexonlyscan", "bitmapscan")
+    run(owner, *(f'ALTER DATABASE "{owner.url.database}" SET enable_{way} = off' for way in ways))
+    pipeline.engine.dispose()
+    ask(pipeline)
+    use = text("SELECT FROM registration.activity WHERE activity_date = :day FOR UPDATE")
+    free: list[Any] = []
+
+    def look() -> None:
+        with pipeline.engine.connect() as connection:
+            free.extend(connection.scalars(text("SELECT activity_date FROM registration.activity FOR UPDATE SKIP LOCKED")))
+
+    begun_meanwhile(
+        pipeline.engine,
+        lambda connection: connection.execute(use, {"day": DAY}),
+        lambda _: forgetter().work(pipeline.engine),
+        look=look,
+    )
+    assert free == []
+
+
+def test_a_template_that_is_changed_meanwhile_keeps_the_change(pipeline: RecordingPipeline, owner: Engine) -> None:
+    pipeline.submit([item(PERSON)])
+    pipeline.drain()
+    run(
+        owner,
+        "INSERT INTO orchestrator.template (template_id, organization_id, coordinator_id, name, mentor_ids, activity_type,"
+        " duration_minutes, version, changed_at) VALUES"
+        f" (gen_random_uuid(), '{ORGANIZATION}', 'coord-1', 'all', '{{{PERSON}}}', 'visit', 60, 1, now())",
+    )
+    ask(pipeline)
+    add = text("UPDATE orchestrator.template SET mentor_ids = mentor_ids || CAST(:other AS text)")
+    begun_meanwhile(
+        pipeline.engine,
+        lambda connection: connection.execute(add, {"other": OTHER}),
+        lambda _: forgetter().work(pipeline.engine),
+    )
+    with owner.connect() as connection:
+        assert connection.scalar(text("SELECT mentor_ids FROM orchestrator.template")) == [OTHER]
     assert named_in(owner, PERSON) == set()
 
 
