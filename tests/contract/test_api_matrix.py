@@ -90,6 +90,18 @@ OPERATIONS = [
     for method, operation in methods.items()
     if path.startswith(API_ROOT)
 ]
+REFUSALS = {
+    operation["operationId"]: {
+        code
+        for refusal in operation["responses"].values()
+        for content in refusal.get("content", {}).values()
+        for part in content.get("schema", {}).get("allOf", ())
+        for code in part.get("properties", {}).get("code", {}).get("enum", ())
+    }
+    for methods in openapi.document()["paths"].values()
+    for operation in methods.values()
+}
+"""The codes of the refusals that the document names for each operation."""
 CHANGING = {route.name for route in ROUTES if route.changes}
 FILES = {route.name for route in ROUTES if route.file_types}
 OF_WEBHOOKS = {route.name for route in ROUTES if route.path.startswith((WEBHOOKS_PATH, WEBHOOK_CHANGES_PATH))}
@@ -174,12 +186,17 @@ def asked_to_forget(api: ApiServer) -> str:
 
 
 def ask(client: httpx.Client, operation: tuple[str, str, str], places: Places) -> httpx.Response:
+    """The response. A refusal has to be one of those that the document names for the operation."""
     name, method, path = operation
     # The event stream ends, because the batch is finished.
     address = path.format(**places)
     if name in FILES:
-        return client.request(method, address, content=BODIES[name], headers={"Content-Type": "text/csv"})
-    return client.request(method, address, json=BODIES[name], params=QUERIES.get(name))
+        answer = client.request(method, address, content=BODIES[name], headers={"Content-Type": "text/csv"})
+    else:
+        answer = client.request(method, address, json=BODIES[name], params=QUERIES.get(name))
+    if answer.status_code >= 400:
+        assert answer.json()["code"] in REFUSALS[name], (name, answer.text)
+    return answer
 
 
 @pytest.mark.usefixtures("everybody_is_known")

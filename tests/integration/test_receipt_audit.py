@@ -277,6 +277,27 @@ def test_a_leaf_that_was_rewritten_with_its_hash_and_its_rows_is_found_by_the_si
     assert deployment.kinds() == {Tampering.CHECKPOINT_CHANGED, Tampering.HASH_CHANGED, Tampering.TWO_HEADS}
 
 
+@pytest.mark.parametrize("what", ["another leaf", "another hash", "no hash"])
+def test_a_leaf_that_does_not_have_its_hash_is_named(deployment: Deployment, what: str) -> None:
+    changed: list[int] = []
+
+    def change(leaves: list[bytes], hashes: list[bytes], _: list[int]) -> None:
+        [number, *_] = [number for number, leaf in enumerate(leaves) if deployment.activity_id.encode() in leaf]
+        match what:
+            case "another leaf":
+                leaves[number] = leaves[number].replace(b'"duration_minutes":60', b'"duration_minutes":90')
+            case "another hash":
+                hashes[number] = leaf_hash(b"another leaf")
+            case _:
+                number = len(hashes) - 1
+                del hashes[number]
+        changed.append(number)
+
+    rewrite(deployment, change)
+    found = [(each.index, each.detail) for each in deployment.found() if each.kind is Tampering.LEAF_CHANGED]
+    assert found == [(number, f"leaf {number} does not have its hash") for number in changed]
+
+
 @pytest.mark.parametrize("written", [b"[]", b'{"activity_id":"none"}', b"\xff"])
 def test_a_leaf_that_is_none_is_named_and_hides_nothing(deployment: Deployment, written: bytes) -> None:
     def change(leaves: list[bytes], hashes: list[bytes], _: list[int]) -> None:

@@ -194,6 +194,13 @@ def test_lines_that_may_be_rows_are_mentioned(rows: int) -> None:
     assert read_table("a.csv", plain.encode(), directory.FILES["chapters.csv"], no_rows).remarks == ["a.csv: not read: bosted"]
 
 
+def test_lines_without_a_number_and_with_few_cells_are_not_mentioned() -> None:
+    """Such lines fit a table whose numbers may be missing, as texts do."""
+    text = f'{TYPES}\na,visit,Besøk,60,15,"Vi\ngår,ut,nå\nog mer"\n'
+    table = read_table("a.csv", text.encode(), directory.FILES["activity_types.csv"], no_rows)
+    assert table.remarks == ["a.csv: not read: beskrivelse"]
+
+
 def test_rows_within_a_cell_are_found_after_a_cell_that_only_may_hold_some() -> None:
     doubtful, proven = '"Ringte\nOla, 01.02.2026\nAlt bra"', '"Storgata\nOla,2026-01-01,a,b\nOslo"'
     text = f"navn,dato,Kommentarer,bosted\nKari,2026-01-01,{doubtful},{proven}\n"
