@@ -35,7 +35,7 @@ from orchestrator.process.settings import LOOPBACK, Settings
 from orchestrator.storage import timelines
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.migrate import newest_version
-from producers.topics import MISSING, inspect_topics, retentions
+from producers.topics import MISSING, inspect_topics, lacking_brokers, retentions
 from schemas.envelope import Topic
 from schemas.spelling import SQL_BLANKS, SQL_INVISIBLE
 
@@ -415,10 +415,22 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
     if settings.topic_replication_factor < 3 and not _is_on_this_machine(settings):
         detail = f"topics have {settings.topic_replication_factor} copies: losing a broker can lose events"
         yield Finding("Kafka", State.ADVICE, detail, "run three brokers and set BULKREG_TOPIC_REPLICATION_FACTOR=3")
+    yield from _copies(settings)
     yield from _erasures(settings)
     yield from _groups(settings)
     if not any(tuple(report.differences) == MISSING for report in reports):
         yield from _restored(settings)
+
+
+def _copies(settings: Settings) -> Iterator[Finding]:
+    """The brokers without which the topics have fewer copies than planned."""
+    for broker, partitions in sorted(lacking_brokers(settings, timeout_s=TIMEOUT_S).items()):
+        yield Finding(
+            f"Kafka broker {broker}",
+            State.UNSAFE,
+            f"has no up-to-date copy of {partitions} of the topics' partitions: events wait as soon as another broker is lost",
+            f"start broker {broker}, or wait until it has fetched what it missed",
+        )
 
 
 def _erasures(settings: Settings) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """The topics: partitions, retention, sizes. They are created explicitly, never by a client that uses a topic's name."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -98,6 +99,18 @@ def retentions(settings: Settings, topics: Collection[Topic], *, timeout_s: floa
         deletes = "delete" in config["cleanup.policy"].value
         kept[name] = timedelta(milliseconds=retention_ms) if deletes and retention_ms >= 0 else None
     return kept
+
+
+def lacking_brokers(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> Mapping[int, int]:
+    """Returns the brokers that lack an up-to-date copy of partitions of our topics, by their id, and of how many partitions each.
+
+    Such a broker is down, cut off, or still fetching what it has missed. Raises KafkaException if the cluster does not respond.
+    """
+    admin = AdminClient(connection_config(settings), logger=kafka_logger(settings, "admin"))
+    known = admin.list_topics(timeout=timeout_s).topics
+    ours = [known[plan.name] for plan in planned_topics(settings) if plan.name in known]
+    partitions = [partition for topic in ours for partition in topic.partitions.values()]
+    return Counter(broker for partition in partitions for broker in set(partition.replicas) - set(partition.isrs))
 
 
 def create_topics(settings: Settings) -> list[TopicReport]:

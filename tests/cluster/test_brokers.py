@@ -1,5 +1,6 @@
 """Three brokers under load: killed, restarted, cut off. Everything that was accepted is done, and no role is restarted."""
 
+import json
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from orchestrator.process.settings import Settings
 from tests.cluster.bed import BROKERS, Bed
 from tests.cluster.load import SOME, ended
 from tests.cluster.network import dropped, need_own_network
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_800)]
 
@@ -23,10 +25,18 @@ def test_brokers_killed_one_after_the_other(unharmed: Bed) -> None:
         for broker in BROKERS:
             bed.servers.kill(broker)
             bed.go_on(load)
+            eventually(lambda: lacking(bed) == {f"Kafka broker {broker[-1]}"}, within_s=60)  # noqa: B023 - called at once
             bed.servers.restart(broker)
             bed.go_on(load)
+            eventually(lambda: not lacking(bed), within_s=60)
     bed.check(load)
     bed.report("brokers killed one after the other", load)
+
+
+def lacking(bed: Bed) -> set[str]:
+    """The brokers that `doctor` names."""
+    findings = json.loads(bed.product.bulkreg("doctor", "--json", code=None))["findings"]
+    return {finding["subject"] for finding in findings if finding["subject"].startswith("Kafka broker")}
 
 
 def test_rolling_restart(unharmed: Bed) -> None:

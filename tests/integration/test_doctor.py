@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
@@ -23,6 +24,7 @@ from orchestrator.storage.database import create_database_engine, transact
 from orchestrator.storage.outbox import SLOTS
 from orchestrator.storage.people import ForgettingKey
 from orchestrator.storage.slots import announce, balance
+from producers import topics
 from producers.topics import create_topics, planned_topics
 from schemas.envelope import Topic
 from tests.support.pipeline import ADMIN
@@ -290,6 +292,25 @@ def test_unavailable_servers(sound: Settings, monkeypatch: pytest.MonkeyPatch) -
         f"start PostgreSQL, or correct BULKREG_{name}DATABASE_URL" for name in ("", "WORKER_", "API_")
     ]
     assert all(finding.detail.count("Connection refused") == 2 for finding in databases)
+
+
+class WithoutBrokerSeven(AdminClient):
+    """Knows of a second broker, which should have copies of some partitions and has none."""
+
+    def list_topics(self, *args: Any, **kwargs: Any) -> Any:
+        metadata = super().list_topics(*args, **kwargs)
+        for name, topic in metadata.topics.items():
+            if name.endswith(("batches.v1", "lifecycle.v1")):
+                topic.partitions[0].replicas = [*topic.partitions[0].replicas, 7]
+        return metadata
+
+
+def test_a_broker_that_is_down(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "AdminClient", WithoutBrokerSeven)
+    finding = only(sound)
+    assert (finding.subject, finding.state) == ("Kafka broker 7", State.UNSAFE)
+    assert "no up-to-date copy of 2 of the topics' partitions" in finding.detail
+    assert "start broker 7" in (finding.fix or "")
 
 
 def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
