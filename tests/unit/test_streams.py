@@ -245,7 +245,7 @@ def test_an_error_of_the_program_does_not_count_as_failed_items() -> None:
 
 @pytest.mark.parametrize(
     ("command", "environment", "said"),
-    [(["list"], {}, b"/.bulkreg. Start it with"), (["db", "upgrade"], SERVERS, b"database")],
+    [(["list"], {}, b"/.bulkreg. Name an API"), (["db", "upgrade"], SERVERS, b"database")],
     ids=["a home", "servers"],
 )
 def test_an_empty_home_counts_as_unset(command: list[str], environment: dict[str, str], said: bytes) -> None:

@@ -51,11 +51,8 @@ export class Deliveries {
     });
   }
 
-  /** Looks until the newest delivery has ended. */
+  /** Looks again, until the newest delivery has ended, and says what became of it. Looks at least once: it may have ended before it was listed. */
   follow(looks = MOST_LOOKS) {
-    if (looks === 0 || this.listed[0]?.attempts > 0 && this.listed[0].state !== "pending") {
-      return;
-    }
     setTimeout(async () => {
       try {
         await this.load(true);
@@ -69,9 +66,12 @@ export class Deliveries {
         throw error;
       }
       const [newest] = this.listed;
-      this.said = newest === undefined || newest.state === "pending" ? "" : sentence(newest);
+      const isPending = newest === undefined || newest.state === "pending";
+      this.said = isPending ? "" : sentence(newest);
       this.context.redraw();
-      this.follow(looks - 1);
+      if (isPending && looks > 1) {
+        this.follow(looks - 1);
+      }
     }, LOOK_EVERY_MS);
   }
 
