@@ -22,7 +22,7 @@ export class Deliveries {
 
   /**
    * @param {import("/console/static/app.js").Context} context @param {any} webhook @param {boolean} mayChange
-   * @param {() => Promise<void>} ended called when a delivery that is followed has ended, which may have disabled the webhook
+   * @param {() => Promise<void>} ended called when deliveries may have ended, which may have disabled the webhook
    */
   constructor(context, webhook, mayChange, ended) {
     this.context = context;
@@ -41,6 +41,13 @@ export class Deliveries {
     const found = await api.deliveries(this.webhook.webhook_id, { limit: PAGE }, unattended);
     this.listed = found.data;
     this.cursor = found.next_cursor;
+  }
+
+  lookAgain() {
+    this.action.run(async () => {
+      await this.load();
+      await this.ended();
+    });
   }
 
   more() {
@@ -93,7 +100,7 @@ export class Deliveries {
         ${this.listed.length === 0 ? html`<p class="ds-paragraph">${text("webhook.none_sent")}</p>` : html`<ol>${this.listed.map((each) => this.#entry(each))}</ol>`}
         ${this.action.view()}
         <div class="buttons">
-          <button type="button" class="ds-button" data-size="sm" data-variant="tertiary" @click=${() => this.action.run(() => this.load())}>${text("webhook.look_again")}</button>
+          <button type="button" class="ds-button" data-size="sm" data-variant="tertiary" @click=${() => this.lookAgain()}>${text("webhook.look_again")}</button>
           ${this.cursor === null
             ? nothing
             : html`<button type="button" class="ds-button" data-size="sm" data-variant="tertiary" @click=${() => this.more()}>${text("webhook.older")}</button>`}
