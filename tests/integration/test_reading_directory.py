@@ -83,7 +83,7 @@ def test_what_other_organizations_have_makes_no_difference(engine: Engine) -> No
 
 
 def test_only_what_is_asked_for_is_read(engine: Engine) -> None:
-    """Whoever gets more than that ignores it, but it takes longer and longer as the organization grows."""
+    """The callers ignore other names, so only the time would show that more are read: it grows with the organization."""
     with engine.connect() as connection:
         for statement in (
             "mentor VALUES (:o, 'm-1', 'First', 'south'), (:o, 'm-2', 'Second', 'south')",
