@@ -112,6 +112,8 @@ class OutboxRelay:
     def __init__(self, settings: Settings, publisher: Publisher, clock: Callable[[], float] = time.monotonic) -> None:
         """Only the thread of `run` uses `publisher`. `clock` decides only when to act again."""
         self.health = LoopHealth()
+        self.slots: frozenset[int] = frozenset()
+        """The slots of the outbox that this relay owns. Only the thread of `run` changes them."""
         self._settings = settings
         self._publisher = publisher
         self._clock = clock
@@ -122,17 +124,11 @@ class OutboxRelay:
         self._balance_s = min(self._poll_s, self._lease.total_seconds() / 4)
         self._stopping = threading.Event()
         self._passed = failpoints(settings.failpoints)
-        self._slots: frozenset[int] = frozenset()
         self._reconsidered: set[int] = set()
         self._places = Places()
         self._flight: dict[Stream, _Sent] = {}
         self._failures = 0
         self._contact_at = self._reached_at = self._acknowledged_at = float("-inf")
-
-    @property
-    def slots(self) -> frozenset[int]:
-        """The slots that this relay owns."""
-        return self._slots
 
     def stop(self) -> None:
         """Asks the relay to finish its round and to release its slots."""
@@ -194,8 +190,8 @@ class OutboxRelay:
         self._gather(connection, ROUND_S)
         # Rows that are on their way to a place in trouble do not keep the slot: it is harmless if the next owner publishes them as well.
         busy = {sent.row.owned_slot for sent in self._well()}
-        owned = balance(connection, self._slots, lease=self._lease, busy=busy)
-        new = owned - self._slots
+        owned = balance(connection, self.slots, lease=self._lease, busy=busy)
+        new = owned - self.slots
         self._own(owned)
         self._note_age(connection)
         if new:
@@ -205,7 +201,7 @@ class OutboxRelay:
             self._places.expect_held(held_places(connection, sorted(new)))
 
     def _note_age(self, connection: Connection) -> None:
-        oldest_s = oldest_outbox_row_s(connection, self._slots)
+        oldest_s = oldest_outbox_row_s(connection, self.slots)
         metrics.OUTBOX_OLDEST_SECONDS.set(oldest_s)
         is_too_old = oldest_s > self._trouble_after_s
         self.health.failing = (
@@ -213,9 +209,9 @@ class OutboxRelay:
         )
 
     def _own(self, slots: frozenset[int]) -> None:
-        if slots != self._slots:
+        if slots != self.slots:
             log_action(Action.RELAY_SLOTS, role="relay", slots=sorted(slots))
-        self._slots = slots
+        self.slots = slots
         metrics.OUTBOX_SLOTS.set(len(slots))
         self.health.holding = f"owns {len(slots)} of the {SLOTS} slots of the outbox"
 
@@ -237,9 +233,9 @@ class OutboxRelay:
     def _send_oldest(self, connection: Connection) -> bool:
         """Sends the oldest rows of each stream. Returns whether reading stopped at a limit."""
         limits = self._room()
-        if not self._slots or limits.max_rows <= 0:
+        if not self.slots or limits.max_rows <= 0:
             return False
-        rows = oldest_rows(connection, sorted(self._slots), limits, busy=self._flight)
+        rows = oldest_rows(connection, sorted(self.slots), limits, busy=self._flight)
         is_more = len(rows) >= limits.max_rows or sum(len(row.event.value) for row in rows) >= limits.max_bytes
         if self._places.known:
             to_hold = [
@@ -265,7 +261,7 @@ class OutboxRelay:
                 continue
             # A probe is the oldest row of each slot. So one row that has a trouble of its own can't hide that the place works again.
             limits = replace(room, max_rows_of_slot=1) if is_probe else room
-            rows = held_rows(connection, name, sorted(self._slots), limits, busy=self._flight) if self._slots else []
+            rows = held_rows(connection, name, sorted(self.slots), limits, busy=self._flight) if self.slots else []
             self._send(rows, label=name)
             if not rows and not is_awaited:
                 self._places.forget(name)

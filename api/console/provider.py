@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -75,7 +75,7 @@ class Person:
 class IdentityProvider:
     """The provider that the settings name. Only the event loop's thread uses it."""
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Raises RefusedStartError if the issuer's URL, the proxy for it, or the client's key can't be used."""
         assert settings.oidc_issuer is not None
         assert settings.oidc_client_id is not None
@@ -89,7 +89,6 @@ class IdentityProvider:
         self._client_key = None if key is None else ClientKey.read(key.get_secret_value(), settings.oidc_client_key_id)
         self._redirect_uri = settings.public_url + CALLBACK_PATH
         self._home = settings.public_url + HOME_PATH
-        self._clock = clock
         self._known: tuple[_Addresses, Jwks] | None = None
         self._known_at = 0.0
         self._finding = asyncio.Lock()
@@ -139,7 +138,7 @@ class IdentityProvider:
 
     async def _found(self) -> tuple[_Addresses, Jwks]:
         async with self._finding:
-            if self._known is not None and self._clock() - self._known_at < _FRESH_FOR_S:
+            if self._known is not None and time.monotonic() - self._known_at < _FRESH_FOR_S:
                 return self._known
             try:
                 document = await asyncio.to_thread(fetch_document, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -152,7 +151,7 @@ class IdentityProvider:
                     raise LoginError("provider_unavailable", type(error).__name__) from error
             else:
                 self._known = addresses, keys
-            self._known_at = self._clock()
+            self._known_at = time.monotonic()
             return self._known
 
     def _usable(self, document: Any) -> _Addresses:

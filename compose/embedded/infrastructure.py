@@ -123,12 +123,3 @@ class Infrastructure:
             began_s = time.monotonic()
             for name in stopping:
                 self.children[name].wait(began_s + self.services[name].stop_timeout_s)
-
-    def kill(self, name: str) -> None:
-        """Ends one server with SIGKILL, as a crash would."""
-        self.children[name].kill()
-
-    def restart(self, name: str) -> None:
-        """Starts a server again that has ended, at the same address, and waits until it accepts clients. Raises ProcessError."""
-        self.children[name].start()
-        self.wait_ready(name)

@@ -76,9 +76,9 @@ def locked_jars() -> list[Jar]:
     return [Jar(coordinate, sha256, int(size_bytes)) for coordinate, sha256, size_bytes in lines]
 
 
-def class_path(jars: Sequence[Jar] | None = None) -> list[Path]:
+def class_path() -> list[Path]:
     """Returns the jars as files. Downloads those that are not in the cache. Raises JarError."""
-    jars = locked_jars() if jars is None else jars
+    jars = locked_jars()
     directory = cache_directory() / "jars"
     try:
         os.fsencode(directory.resolve()).decode()

@@ -107,12 +107,11 @@ def supervise(
     report: Callable[[str], None],
     tidy: Callable[[], None],
     tidy_every_s: float,
-    policy: RestartPolicy | None = None,
 ) -> NoReturn:
     """Restarts each child that ends. Calls `changed` when process ids have changed, and `tidy` at intervals. Ends only by
     StopRequestedError."""
     now_s = time.monotonic()
-    restarts = [(child, Restarts(policy or RestartPolicy(), now_s)) for child in children]
+    restarts = [(child, Restarts(RestartPolicy(), now_s)) for child in children]
     tidy_s = now_s
     while True:
         now_s = time.monotonic()

@@ -95,11 +95,6 @@ class ExternalRegistration:
         self._resources = AsyncExitStack()
         self._opened: RegistrationClient | None = None
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether the service is unavailable and consumption waits for it."""
-        return self._breaker.is_open
-
     def close(self) -> None:
         """Closes the connections. Must not be called while `prepare` runs."""
         self._runner.run(self._resources.aclose())

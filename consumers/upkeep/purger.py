@@ -82,13 +82,12 @@ class Purger:
         self._policy = policy
         self._forgetter = forgetter
 
-    def purge(self, engine: Engine) -> Purged:
-        """Removes what is due, in short transactions however much there is. May be interrupted anywhere and repeated."""
-        return sum((step(engine) for step in self.steps.values()), Purged())
-
     @property
     def steps(self) -> Mapping[str, Callable[[Engine], Purged]]:
-        """Returns the steps of a purge by name. Each runs even if another failed."""
+        """Returns the steps of a purge by name. Each runs even if another failed.
+
+        A step works in short transactions, however much is due. It may be interrupted anywhere and repeated.
+        """
         steps = {
             "purge": self._remove_batches,
             "expire_keys": self._remove_keys,

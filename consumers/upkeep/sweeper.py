@@ -97,15 +97,12 @@ class Sweeper:
         self._policy = policy
         self._end_offsets = end_offsets
 
-    def sweep(self, engine: Engine) -> Swept:
-        """Runs all steps in order. Raises errors that no single batch causes, for instance a broker that does not respond."""
-        return sum((step(engine) for step in self.steps.values()), Swept())
-
     @property
     def steps(self) -> Mapping[str, Callable[[Engine], Swept]]:
-        """Returns the steps of a sweep by name. Each runs even if others failed.
+        """Returns the steps of a sweep by name, in their order. Each runs even if others failed.
 
-        Each transaction takes its batches' locks before any row (decision 29). A transaction that began with folding could not do that.
+        A step raises errors that no single batch causes, for instance if the broker does not respond. Each transaction takes its
+        batches' locks before any row (decision 29). A transaction that began with folding could not do that.
         """
         return {
             "fold": self._fold_lost,

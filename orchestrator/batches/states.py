@@ -1,4 +1,4 @@
-"""The two state machines as data, and the only function that derives a batch's status (docs/states.md)."""
+"""The state machine of items as data, and the only function that derives a batch's status (docs/states.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from schemas.statuses import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus, Outcome
 
 __all__ = [
-    "BATCH_TRANSITIONS",
     "ITEM_TRANSITIONS",
     "TERMINAL_BATCH_STATUSES",
     "BatchStatus",
@@ -21,17 +20,6 @@ ITEM_TRANSITIONS: Mapping[ItemStatus, frozenset[ItemStatus]] = {
     ItemStatus.FAILED: frozenset({ItemStatus.PENDING}),  # a retry, with attempt + 1
     ItemStatus.SUCCESS: frozenset(),
     ItemStatus.CANCELLED: frozenset(),
-}
-
-BATCH_TRANSITIONS: Mapping[BatchStatus, frozenset[BatchStatus]] = {
-    BatchStatus.PENDING: frozenset({BatchStatus.PROCESSING, BatchStatus.CANCELLED}),
-    BatchStatus.PROCESSING: frozenset(
-        {BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED, BatchStatus.PROCESSING}
-    ),
-    BatchStatus.PARTIAL: frozenset({BatchStatus.PROCESSING}),  # a retry
-    BatchStatus.FAILED: frozenset({BatchStatus.PROCESSING}),  # a retry
-    BatchStatus.COMPLETED: frozenset(),
-    BatchStatus.CANCELLED: frozenset(),
 }
 
 

@@ -20,6 +20,7 @@ from tests.chaos.strangers import open_transaction, raw_poison
 from tests.cluster.bed import BROKERS, broker_of, product_on
 from tests.cluster.network import dropped
 from tests.cluster.patroni import READY_WITHIN_S, Managed, managed
+from tests.support.crashes import kill
 from tests.support.product import Product
 from tests.support.waiting import eventually
 
@@ -60,7 +61,7 @@ class SeveralServers(Cluster):
     def brokers_killed(self, *names: str) -> Iterator[bool]:
         """In the block they are gone."""
         for name in names:
-            self._brokers.kill(name)
+            kill(self._brokers, name)
         try:
             yield True
         finally:

@@ -9,6 +9,7 @@ from orchestrator.process.settings import Settings
 from tests.cluster.bed import BROKERS, Bed
 from tests.cluster.load import SOME, ended
 from tests.cluster.network import dropped, need_own_network
+from tests.support.crashes import kill, restart
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_800)]
@@ -23,10 +24,10 @@ def test_brokers_killed_one_after_the_other(unharmed: Bed) -> None:
     with bed.load().at_work() as load:
         bed.go_on(load)
         for broker in BROKERS:
-            bed.servers.kill(broker)
+            kill(bed.servers, broker)
             bed.go_on(load)
             eventually(lambda: lacking(bed) == {f"Kafka broker {broker[-1]}"}, within_s=60)  # noqa: B023 - called at once
-            bed.servers.restart(broker)
+            restart(bed.servers, broker)
             bed.go_on(load)
             eventually(lambda: not lacking(bed), within_s=60)
     bed.check(load)
@@ -44,7 +45,7 @@ def test_rolling_restart(unharmed: Bed) -> None:
     with bed.load().at_work() as load:
         for broker in BROKERS:
             bed.stop_server(broker)
-            bed.servers.restart(broker)
+            restart(bed.servers, broker)
             bed.go_on(load)
     bed.check(load)
     bed.report("brokers restarted in turn", load)
@@ -56,7 +57,7 @@ def test_two_of_three_down(unharmed: Bed) -> None:
     with bed.load().at_work() as load:
         bed.go_on(load)
         for broker in BROKERS[:2]:
-            bed.servers.kill(broker)
+            kill(bed.servers, broker)
         first = len(load.accepted)
         time.sleep(DOWN_S)
         assert len(load.accepted) > first + SOME

@@ -11,6 +11,7 @@ import pytest
 from compose.embedded.postgres import STANDBY_SIGNAL
 from tests.cluster.bed import Bed
 from tests.cluster.network import dropped, need_own_network
+from tests.support.crashes import kill, restart
 from tests.support.no_tls import NO_TLS
 from tests.support.read_only import read_only
 from tests.support.waiting import PATIENCE_S, eventually
@@ -31,9 +32,9 @@ def readiness(bed: Bed) -> tuple[int, Mapping[str, object]]:
 @contextlib.contextmanager
 def killed(bed: Bed, server: str) -> Iterator[None]:
     """In the block the server is gone."""
-    bed.servers.kill(server)
+    kill(bed.servers, server)
     yield
-    bed.servers.restart(server)
+    restart(bed.servers, server)
 
 
 def check_outage(bed: Bed, what: str, harm: contextlib.AbstractContextManager[object]) -> None:
@@ -69,7 +70,7 @@ def test_the_standby_promoted(unharmed: Bed) -> None:
     bed = unharmed
     with bed.load().at_work() as load:
         bed.go_on(load)
-        bed.servers.kill(PRIMARY)
+        kill(bed.servers, PRIMARY)
         time.sleep(PROMOTED_AFTER_S)  # How long the outage lasts: nobody promotes the standby sooner.
         with psycopg2.connect(bed.postgres(STANDBY).url) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_promote()")

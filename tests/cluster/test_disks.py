@@ -7,6 +7,7 @@ import pytest
 
 from tests.chaos.disk import Disk, small_disk
 from tests.cluster.bed import Bed
+from tests.support.crashes import restart
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_800)]
@@ -23,7 +24,7 @@ def disk(bed: Bed, request: pytest.FixtureRequest) -> Iterator[Disk]:
     with small_disk(bed.servers.home.path / name) as disk:
         if disk is None:
             pytest.skip("needs the right to mount a tmpfs: run make test-production as root")
-        bed.servers.restart(name)
+        restart(bed.servers, name)
         try:
             yield disk
         finally:
@@ -34,7 +35,7 @@ def disk(bed: Bed, request: pytest.FixtureRequest) -> Iterator[Disk]:
 def run_again(bed: Bed, name: str) -> None:
     """Starts a server if it has ended, as its supervisor would."""
     if bed.servers.children[name].pid is None:
-        bed.servers.restart(name)
+        restart(bed.servers, name)
 
 
 @pytest.mark.parametrize("disk", [BROKER], indirect=True)

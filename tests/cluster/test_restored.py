@@ -15,6 +15,7 @@ import pytest
 
 from compose.embedded.postgres import UNPRIVILEGED_USER, binaries
 from tests.cluster.bed import Bed
+from tests.support.crashes import restart
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.full, pytest.mark.production, pytest.mark.timeout(1_800)]
@@ -50,7 +51,7 @@ def restore(bed: Bed, backup: Path, until: str) -> None:
         account = pwd.getpwnam(UNPRIVILEGED_USER)
         for path in (server.data, *server.data.rglob("*")):
             os.chown(path, account.pw_uid, account.pw_gid)
-    bed.servers.restart(PRIMARY)
+    restart(bed.servers, PRIMARY)
 
 
 def now(bed: Bed) -> str:

@@ -31,6 +31,7 @@ from schemas.envelope import Topic
 from tests.faults.roles import assert_exactly_once
 from tests.support.api_server import KEY
 from tests.support.clients import ITEMS, Clients
+from tests.support.crashes import kill, restart
 from tests.support.kafka import reading
 from tests.support.next_version import NextVersion
 from tests.support.no_tls import NO_TLS
@@ -188,13 +189,13 @@ def test_outage_of_each_server_under_load(tmp_path: Path, outage_s: float) -> No
         with clients.at_work(1, pause_s=0.1, follow=False):
             for server in ("kafka", "postgres"):
                 eventually(lambda: unfinished(engine) < 5, what="a flow that keeps up")
-                own.kill(server)
+                kill(own, server)
                 accepted, began, began_s = len(clients.accepted), cpu_s(processes), time.monotonic()
                 time.sleep(outage_s)  # How long the outage lasts.
                 lasted_s = time.monotonic() - began_s
                 shares = [(after - before) / lasted_s for before, after in zip(began, cpu_s(processes), strict=True)]
                 waiting = len(clients.accepted) - accepted
-                own.restart(server)
+                restart(own, server)
                 back_s = time.monotonic()
                 engine.dispose()
                 eventually(

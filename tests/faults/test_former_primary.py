@@ -24,6 +24,7 @@ from orchestrator.storage.migrate import upgrade
 from orchestrator.storage.relay_wakeup import RelayWaker
 from tests.integration.test_relay import running
 from tests.support.api_server import KEY, running_api
+from tests.support.crashes import kill, restart
 from tests.support.publishing import SettledAtOnce
 from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 
@@ -137,10 +138,10 @@ def test_row_80_a_former_primary_is_not_believed(pair: Infrastructure) -> None:
             os.kill(pid, signal.SIGCONT)
     # It was away for a moment, and comes first in this URL.
     ordered = opened(pair, "ordered", PRIMARY, STANDBY)
-    pair.kill(PRIMARY)
+    kill(pair, PRIMARY)
     assert transact(ordered, number, give_up_after_s=PATIENCE_S) == 2
     ordered.dispose()
-    pair.restart(PRIMARY)
+    restart(pair, PRIMARY)
     assert transact(ordered, number, give_up_after_s=0) == 2
     # Alone it is refused, although it accepts changes.
     stop(pair, STANDBY)

@@ -41,6 +41,7 @@ from tests.faults.roles import (
     wait_until_completed,
 )
 from tests.support.api_server import KEY, running_api
+from tests.support.crashes import kill, restart
 from tests.support.databases import fresh_database
 from tests.support.kafka import altered, committed_offsets, made_topics, reading, replace_topic
 from tests.support.pipeline import COORDINATOR, Pipeline, mentors, standard_directory
@@ -149,8 +150,8 @@ def test_row_4_database_killed_repeatedly(
         batches = []
         for number in range(2):
             batches.append(submitted(pipeline, number))
-            own_postgres.kill("postgres")
-            own_postgres.restart("postgres")
+            kill(own_postgres, "postgres")
+            restart(own_postgres, "postgres")
         batches.append(submitted(pipeline, 2))
         engine.dispose()
         wait_until_completed(engine, batches)
@@ -292,9 +293,9 @@ def test_row_34_broker_killed_and_restarted(own_kafka: Infrastructure, on_own_ka
         batches = [submitted(its_pipeline, 0)]
         wait_until_completed(its_pipeline.engine, batches)
         batches.append(submitted(its_pipeline, 1))
-        own_kafka.kill("kafka")
+        kill(own_kafka, "kafka")
         batches.append(submitted(its_pipeline, 2))
-        own_kafka.restart("kafka")
+        restart(own_kafka, "kafka")
         batches.append(submitted(its_pipeline, 3))
         wait_until_completed(its_pipeline.engine, batches)
     assert_exactly_once(its_pipeline.engine, on_own_kafka, activities=4 * ITEMS)
@@ -320,8 +321,8 @@ def test_row_61_topics_recreated_after_the_broker_was_restarted(
     with running_flow(settings):
         batches = [submitted(its_pipeline, 0)]
         wait_until_completed(its_pipeline.engine, batches)
-        own_kafka.kill("kafka")
-        own_kafka.restart("kafka")
+        kill(own_kafka, "kafka")
+        restart(own_kafka, "kafka")
         batches += [submitted(its_pipeline, 1), its_pipeline.submit(mentors(1, first=1 + 2 * ITEMS))]
         wait_until_completed(its_pipeline.engine, batches)
         if not are_ids_told:

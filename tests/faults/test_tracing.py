@@ -12,7 +12,6 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from compose.observability.trace_picture import Bar, drawn
 from compose.telemetry import OpenTelemetry
 from orchestrator.process import tracing
 from orchestrator.process.failpoints import InjectedError
@@ -33,6 +32,7 @@ from tests.support.api_server import KEY, running_api
 from tests.support.kafka import reading
 from tests.support.otlp_receiver import receiving
 from tests.support.pipeline import Pipeline
+from tests.support.trace_picture import Bar, drawn
 from tests.support.waiting import eventually
 
 CLIENT_TRACE, CLIENT_SPAN = "0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7"

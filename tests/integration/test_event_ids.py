@@ -21,6 +21,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.mistakes import Mistake
 from tests.support.contents import Contents, ManyContents
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline
+from tests.support.sweeping import sweep
 from tests.support.upstream import in_parts, submitted, upstream_item, upstream_items
 
 
@@ -43,7 +44,7 @@ def end_collections(pipeline: Pipeline, settings: Settings) -> None:
     """Ends the collections as if a day had passed without the missing parts."""
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET submitted_at = submitted_at - interval '25 hours'"))
-    Sweeper(SweepPolicy.of(settings), lambda _topics: {}).sweep(pipeline.engine)
+    sweep(Sweeper(SweepPolicy.of(settings), lambda _topics: {}), pipeline.engine)
 
 
 def test_row_56_batch_that_is_incomplete_twice_is_rejected_twice(pipeline: Pipeline, settings: Settings) -> None:

@@ -44,14 +44,12 @@ class Clock(threading.Event):
         self.now = 1_000.0
         self.pauses: list[float] = []
         self.stops_after: int | None = None
-        self.was_away: list[tuple[bool, float]] = []
-        self.external: ExternalRegistration | None = None
+        self.was_away: list[float] = []
 
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None
         assert len(self.pauses) < 50, "the role does not stop"
-        assert self.external is not None
-        self.was_away.append((self.external.is_paused, shown(metrics.REGISTRATION_BREAKER_OPEN)))
+        self.was_away.append(shown(metrics.REGISTRATION_BREAKER_OPEN))
         self.pauses.append(timeout)
         self.now += timeout
         return len(self.pauses) == self.stops_after
@@ -128,11 +126,7 @@ class Asking:
             jitter=lambda: JITTER,
         )
         self._opened.append(external)
-        self._clock.external = external
-        try:
-            external.prepare(records, self._clock)
-        finally:
-            self.is_paused = external.is_paused
+        external.prepare(records, self._clock)
         [batch_id] = {str(each.data.batch_id) for each in records}  # type: ignore[attr-defined]
         with self._pipeline.engine.begin() as connection:
             found = dispatches(connection, [(batch_id, position) for position in range(count)])
@@ -169,7 +163,7 @@ def test_an_items_patience_includes_its_requests_and_their_pauses(
     assert asking(1, registration_deadline_ms=deadline_ms) == ["asked"]
     assert len(service.asked) == tries
     assert clock.pauses == PAUSES[:tries]
-    assert not asking.is_paused, "one failing item must not open the breaker"
+    assert not service.probes, "one failing item must not open the breaker"
 
 
 def test_no_request_may_take_longer_than_its_items_remaining_time(asking: Asking, service: Service) -> None:
@@ -223,8 +217,7 @@ def test_an_unavailable_service_is_probed_and_then_asked_for_the_rest(
     # From 0.4 s, doubled up to 0.6 s. The items' own pauses are not added.
     assert clock.pauses == pytest.approx([0.25, 0.375, 0.375, 0.375])
     assert service.probes == [1.5] * 4
-    assert clock.was_away == [(True, 1.0)] * 4
-    assert not asking.is_paused
+    assert clock.was_away == [1.0] * 4
     assert shown(metrics.REGISTRATION_BREAKER_OPEN) == 0
     assert [len(logged(caplog, action)) for action in (Action.SERVICE_AWAY, Action.SERVICE_BACK)] == [1, 1]
 

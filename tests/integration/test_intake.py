@@ -24,6 +24,7 @@ from orchestrator.storage.database import transact
 from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import BATCH_COMPLETED, MAX_PART_BYTES, MAX_PART_ITEMS
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record
+from tests.support.sweeping import sweep
 from tests.support.upstream import (
     SOURCE,
     TRACE,
@@ -284,7 +285,7 @@ def test_a_batch_ends_after_a_day_without_its_missing_parts(
     with pipeline.engine.begin() as connection:
         aged = "UPDATE orchestrator.batch SET submitted_at = submitted_at - CAST(:age AS interval)"
         connection.execute(text(aged), {"age": timedelta(hours=age_hours)})
-    swept = Sweeper(SweepPolicy.of(settings), lambda _topics: {}).sweep(pipeline.engine)
+    swept = sweep(Sweeper(SweepPolicy.of(settings), lambda _topics: {}), pipeline.engine)
     assert swept == Swept(batches_ended=int(is_ended))
     assert is_unknown(pipeline, batch_id) == is_ended
     assert [places(rejection) for rejection in answers(pipeline)] == [{("/parts", "incomplete")}] * is_ended

@@ -20,6 +20,7 @@ from schemas.envelope import Topic
 from schemas.ids import DerivedIds
 from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, ORGANIZATION, Pipeline, item
+from tests.support.sweeping import purge
 from tests.support.upstream import submitted, upstream_item
 
 SECRET = "seen at the hospital"
@@ -129,7 +130,7 @@ def test_notes_of_a_deleted_batch_can_be_erased(pipeline: Pipeline, settings: Se
     pipeline.drain()
     pipeline.call(delete_batch, ADMIN, batch_id)
     if purged:
-        Purger(PurgePolicy(timedelta(0), timedelta(days=7))).purge(pipeline.engine)
+        purge(Purger(PurgePolicy(timedelta(0), timedelta(days=7))), pipeline.engine)
     for stranger in (replace(COORDINATOR_ACTOR, subject="coord-2"), replace(ADMIN, organization_id="org-neighbour")):
         with pytest.raises(NotFoundError):
             erase(pipeline, batch_id, actor=stranger)
@@ -157,7 +158,7 @@ def test_an_item_in_doubt_keeps_its_notes_because_it_has_to_be_asked_for_again(p
         erase(pipeline, batch_id)
     assert refused.value.code == "item_in_doubt"
     assert holders(pipeline) == ["orchestrator.batch_item"]
-    assert not Purger(RETAIN).purge(pipeline.engine).notes
+    assert not purge(Purger(RETAIN), pipeline.engine).notes
 
 
 def test_an_unknown_item_is_not_found(pipeline: Pipeline) -> None:
@@ -191,16 +192,16 @@ def test_the_retention_erases_old_notes_in_chunks_and_no_others(pipeline: Pipeli
     purged = pipeline.submit([item("mentor-50", notes=SECRET)])
     pipeline.drain()
     pipeline.call(delete_batch, ADMIN, purged)
-    Purger(PurgePolicy(timedelta(0), timedelta(days=7))).purge(pipeline.engine)
+    purge(Purger(PurgePolicy(timedelta(0), timedelta(days=7))), pipeline.engine)
     make_older(owner, 31, *old, corrected, purged)
     make_older(owner, 29, young)
     purger = Purger(replace(RETAIN, max_items=3, max_batches=1))
-    assert purger.purge(pipeline.engine) == Purged(notes=10 + 1 + 1)
+    assert purge(purger, pipeline.engine) == Purged(notes=10 + 1 + 1)
     assert holders(pipeline) == []
     assert holders(pipeline, "young") == ["orchestrator.batch_item", "registration.activity"]
     assert {(by, channel) for *_, by, channel in erasures(pipeline)} == {("retention", "retention")}
-    assert not purger.purge(pipeline.engine)
-    assert not Purger(replace(RETAIN, notes_after=None)).purge(pipeline.engine)
+    assert not purge(purger, pipeline.engine)
+    assert not purge(Purger(replace(RETAIN, notes_after=None)), pipeline.engine)
 
 
 def test_the_oldest_notes_are_found_first_up_to_a_limit_without_those_set_aside(pipeline: Pipeline, owner: Engine) -> None:
@@ -242,7 +243,7 @@ def test_items_of_a_due_batch_keep_their_notes_while_they_are_young_or_pending_o
             ),
             of_batch,
         )
-    assert Purger(RETAIN).purge(pipeline.engine) == Purged(notes=1)
+    assert purge(Purger(RETAIN), pipeline.engine) == Purged(notes=1)
     kept = [view.values.notes for view in pipeline.status(batch_id).items]
     assert kept == [None, "of mentor-2", "of nobody", "of no one"]
 
@@ -252,7 +253,7 @@ def test_the_oldest_activities_of_purged_batches_lose_their_notes_first(pipeline
     pipeline.drain()
     for batch_id in (batches[0], batches[1], batches[3]):
         pipeline.call(delete_batch, ADMIN, batch_id)
-    Purger(PurgePolicy(timedelta(0), timedelta(days=7))).purge(pipeline.engine)
+    purge(Purger(PurgePolicy(timedelta(0), timedelta(days=7))), pipeline.engine)
     # The third batch is not purged, and its item is erased together with its activity. The fourth one is too young.
     for batch_id, days in zip(batches, (31, 32, 33, 29), strict=True):
         make_older(owner, days, batch_id)
@@ -278,9 +279,9 @@ def with_notes_in_history(pipeline: Pipeline) -> UUID:
 def test_the_retention_waits_for_pending_items(pipeline: Pipeline, owner: Engine, settings: Settings) -> None:
     batch_id = pipeline.submit([item("mentor-1", notes=SECRET)])
     make_older(owner, 31, batch_id)
-    assert not Purger(RETAIN).purge(pipeline.engine)
+    assert not purge(Purger(RETAIN), pipeline.engine)
     pipeline.drain()
-    assert Purger(RETAIN).purge(pipeline.engine) == Purged(notes=1)
+    assert purge(Purger(RETAIN), pipeline.engine) == Purged(notes=1)
     assert holders(pipeline) == []
     assert verify(pipeline.engine, settings).breaches == []
 

@@ -32,6 +32,7 @@ from schemas.events import BATCH_REJECTED
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item, mentors, standard_directory
 from tests.support.plans import without_indexes
+from tests.support.sweeping import purge
 from tests.support.upstream import in_parts, submitted, upstream_items
 
 OF_BATCHES = (
@@ -130,7 +131,7 @@ def test_only_the_tombstone_the_activities_and_their_audit_are_left(pipeline: Re
         pipeline, "SELECT batch_id, content_hash FROM orchestrator.batch WHERE deleted_at IS NOT NULL ORDER BY batch_id"
     )
 
-    assert Purger(NOW).purge(pipeline.engine) == Purged(batches=4, items=3 + 3 + 4)
+    assert purge(Purger(NOW), pipeline.engine) == Purged(batches=4, items=3 + 3 + 4)
 
     assert left(pipeline, *purged) == {}
     assert left(pipeline, kept) == before
@@ -141,12 +142,12 @@ def test_only_the_tombstone_the_activities_and_their_audit_are_left(pipeline: Re
     with pytest.raises(NotFoundError):
         pipeline.call(delete_batch, ADMIN, purged[0])
     assert verify(pipeline.engine, settings).breaches == []
-    assert not Purger(NOW).purge(pipeline.engine)
+    assert not purge(Purger(NOW), pipeline.engine)
 
 
 def test_late_events_change_nothing(pipeline: RememberingPipeline, settings: Settings) -> None:
     purged = every_kind(pipeline)
-    Purger(NOW).purge(pipeline.engine)
+    purge(Purger(NOW), pipeline.engine)
     funding, refused = records_of_funding(pipeline), list(pipeline.refused)
     pipeline.again()
     assert left(pipeline, *purged) == {}
@@ -162,7 +163,7 @@ def test_a_result_is_refused_only_if_its_batch_exists_without_that_outcome(
     finished(pipeline, 1)
     [late] = [event for event in pipeline.seen if event.topic is Topic.RESULTS]
     deleted(pipeline, UUID(orjson.loads(late.value)["batch_id"]))
-    Purger(NOW).purge(pipeline.engine)
+    purge(Purger(NOW), pipeline.engine)
     batch_id = pipeline.submit(mentors(3, first=10))
     pipeline.drain_until_registered()
     first, second, third = pipeline.take(Topic.RESULTS)
@@ -191,7 +192,7 @@ def test_expiring_more_keys_than_one_transaction_removes(pipeline: RememberingPi
         pipeline.call(submit_bulk_registration, ADMIN, batch, Idempotency(f"key-{number}", b"hash"))
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.idempotency_key SET created_at = now() - interval '30 days'"))
-    assert Purger(replace(NOW, max_items=1)).purge(pipeline.engine) == Purged(keys=keys)
+    assert purge(Purger(replace(NOW, max_items=1)), pipeline.engine) == Purged(keys=keys)
     assert rows(pipeline, "SELECT count(*) FROM orchestrator.idempotency_key") == [(0,)]
 
 
@@ -202,7 +203,7 @@ def test_an_interrupted_purge_is_continued(pipeline: RememberingPipeline, settin
     funding = records_of_funding(pipeline)
     purger = Purger(replace(NOW, max_items=10, max_batches=2, max_chunks=max_chunks))
     removed = []
-    while purged := purger.purge(pipeline.engine):
+    while purged := purge(purger, pipeline.engine):
         removed.append(purged.items)
         assert verify(pipeline.engine, settings).breaches == []
         pipeline.again()
@@ -226,7 +227,7 @@ def test_nothing_is_purged_before_its_time(pipeline: RememberingPipeline, settin
     with pipeline.engine.begin() as connection:
         connection.execute(age, {"hours": hours - 1, "id": recent})
         connection.execute(age, {"hours": hours + 1, "id": old})
-    assert Purger(PurgePolicy.of(settings)).purge(pipeline.engine) == Purged(batches=1, items=2)
+    assert purge(Purger(PurgePolicy.of(settings)), pipeline.engine) == Purged(batches=1, items=2)
     assert left(pipeline, old) == {}
     assert left(pipeline, recent)
     assert left(pipeline, alive)
@@ -249,8 +250,8 @@ def test_sessions_of_the_console_that_have_ended_are_removed(pipeline: Rememberi
                 {"minutes": minutes},
             )
     purger = Purger(replace(PurgePolicy.of(settings), max_items=1))
-    assert purger.purge(pipeline.engine) == Purged(sessions=2)
-    assert not purger.purge(pipeline.engine)
+    assert purge(purger, pipeline.engine) == Purged(sessions=2)
+    assert not purge(purger, pipeline.engine)
 
 
 def test_the_session_that_has_been_idle_for_longest_is_removed_first(pipeline: RememberingPipeline) -> None:
@@ -281,7 +282,7 @@ def test_keys_expire(pipeline: RememberingPipeline, settings: Settings) -> None:
     with pipeline.engine.begin() as connection:
         connection.execute(age, {"days": settings.idempotency_key_days + 1, "key": "old"})
         connection.execute(age, {"days": settings.idempotency_key_days - 1, "key": "recent"})
-    assert Purger(PurgePolicy.of(settings)).purge(pipeline.engine) == Purged(keys=1)
+    assert purge(Purger(PurgePolicy.of(settings)), pipeline.engine) == Purged(keys=1)
     assert submit("recent", "mentor-2") == recent
     assert submit("old", "mentor-3") != old
 
@@ -292,7 +293,7 @@ def test_key_outlives_its_batch(pipeline: RememberingPipeline) -> None:
     pipeline.call(submit_bulk_registration, ADMIN, batch, Idempotency("key", b"hash"))
     pipeline.drain()
     deleted(pipeline, batch.batch_id)
-    Purger(NOW).purge(pipeline.engine)
+    purge(Purger(NOW), pipeline.engine)
     again = replace(batch, batch_id=new_batch_id())
     with pytest.raises(ConflictError):
         pipeline.call(submit_bulk_registration, ADMIN, again, Idempotency("key", b"hash"))
@@ -304,7 +305,7 @@ def test_an_upstream_id_stays_taken(pipeline: RememberingPipeline) -> None:
     pipeline.queues[Topic.BATCHES].append(submitted(batch_id, upstream_items(2)))
     pipeline.drain()
     deleted(pipeline, batch_id)
-    Purger(NOW).purge(pipeline.engine)
+    purge(Purger(NOW), pipeline.engine)
     for event in (submitted(batch_id, upstream_items(3), label="other"), submitted(batch_id, [], organization_id="org-other")):
         handled = pipeline.handle(pipeline.splitter, [event])
         assert [error.reason for _, error in handled.refused] in (["batch_differs"], ["batch_id_taken"])
@@ -343,8 +344,8 @@ def test_a_batch_in_use_is_left_for_the_next_purge(pipeline: RememberingPipeline
     batch_id = deleted(pipeline, finished(pipeline, 2))
     with pipeline.engine.connect() as folding, folding.begin():
         folding.execute(text("SELECT FROM orchestrator.batch WHERE batch_id = :id FOR NO KEY UPDATE"), {"id": batch_id})
-        assert not Purger(NOW).purge(pipeline.engine)
-    assert Purger(NOW).purge(pipeline.engine) == Purged(batches=1, items=2)
+        assert not purge(Purger(NOW), pipeline.engine)
+    assert purge(Purger(NOW), pipeline.engine) == Purged(batches=1, items=2)
 
 
 def test_a_batch_that_is_in_use_when_its_turn_comes_keeps_no_others_from_the_purge(pipeline: RememberingPipeline) -> None:
@@ -354,7 +355,7 @@ def test_a_batch_that_is_in_use_when_its_turn_comes_keeps_no_others_from_the_pur
         purging.execute(text("SET LOCAL lock_timeout = 1"))
         assert purge_batches(purging, [str(used), str(free)], max_items=100) == (1, 2)
     assert left(pipeline, free) == {}
-    assert Purger(NOW).purge(pipeline.engine) == Purged(batches=1, items=2)
+    assert purge(Purger(NOW), pipeline.engine) == Purged(batches=1, items=2)
 
 
 def rows_by_position(pipeline: Pipeline, batch_id: UUID) -> Mapping[str, list[int]]:
@@ -419,7 +420,7 @@ def test_a_chunk_removes_its_items_with_all_their_rows_and_nothing_else(pipeline
     of_items = ("batch_item", "dispatch", "item_history", "revocation_request")
     assert [left_over[table] for table in of_items] == [[2]] * len(of_items)
     assert left_over["outcome"] == [2, 2]
-    assert Purger(NOW).purge(pipeline.engine) == Purged(batches=1, items=1)
+    assert purge(Purger(NOW), pipeline.engine) == Purged(batches=1, items=1)
     assert left(pipeline, purged) == {}
     assert [rows_by_position(pipeline, batch_id) for batch_id in (kept, empty)] == before
     assert rows(pipeline, "SELECT batch_id FROM orchestrator.tombstone") == [(purged,)]

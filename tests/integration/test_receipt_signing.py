@@ -41,6 +41,7 @@ from tests.support.receipts import (
     signing,
 )
 from tests.support.shown import shown
+from tests.support.sweeping import purge
 from tests.support.waiting import eventually
 
 
@@ -102,7 +103,7 @@ def test_a_checkpoint_is_signed_although_the_batch_is_purged_by_then(
     batch_id = pipeline.submit(mentors(1))
     pipeline.drain()
     pipeline.call(delete_batch, ADMIN, batch_id)
-    Purger(PurgePolicy(timedelta(0), timedelta(days=7))).purge(engine)
+    purge(Purger(PurgePolicy(timedelta(0), timedelta(days=7))), engine)
     notary(settings, engine).turn()
     assert [each.checkpoint.size for each in checkpoints(engine)] == [1]
 

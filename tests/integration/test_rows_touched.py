@@ -27,6 +27,7 @@ from schemas.envelope import Topic
 from schemas.ids import new_batch_id
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors
 from tests.support.revoking import revoke
+from tests.support.sweeping import purge
 from tests.support.upstream import submitted, upstream_item
 
 
@@ -104,5 +105,5 @@ def test_no_statement_on_the_way_of_a_batch_touches_rows_of_others(pipeline: Pip
         for batch_id in (failed, succeeded):
             pipeline.call(delete_batch, ADMIN, batch_id)
             pipeline.drain()
-            Purger(PurgePolicy(purge_after=timedelta(0), keys_after=timedelta(days=7))).purge(pipeline.engine)
+            purge(Purger(PurgePolicy(purge_after=timedelta(0), keys_after=timedelta(days=7))), pipeline.engine)
         pipeline.handle(pipeline.aggregator, late)

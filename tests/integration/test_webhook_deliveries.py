@@ -27,6 +27,7 @@ from orchestrator.webhooks.store import WebhookStore
 from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookChange
 from tests.support.pipeline import ORGANIZATION
 from tests.support.plans import without_indexes
+from tests.support.sweeping import purge
 from tests.support.two_transactions import begun_meanwhile
 from tests.support.webhook_keys import FIRST_KEY, SECOND_KEY
 from tests.support.webhooks import BROKEN, NEIGHBOUR, URL, claim, deliveries, end, make_deliveries, make_webhook, shift, states
@@ -229,9 +230,9 @@ def test_old_deliveries_expire_but_not_pending_ones(engine: Engine, settings: Se
     [claimed] = claim(engine, most=1)
     end(engine, claimed, Attempt(1, None, 200, ""))
     purger = Purger(PurgePolicy.of(settings))
-    assert purger.purge(engine).deliveries == 0
+    assert purge(purger, engine).deliveries == 0
     shift(engine, created_at=timedelta(days=settings.webhook_delivery_days))
-    assert purger.purge(engine).deliveries == 1
+    assert purge(purger, engine).deliveries == 1
     assert states(engine, webhook) == ["pending"]
 
 

@@ -13,6 +13,7 @@ from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
 from tests.support.pipeline import ADMIN
 from tests.support.replaying import RecordingPipeline, compared, recording
+from tests.support.sweeping import sweep
 from tests.support.upstream import in_parts, is_unknown, submitted, upstream_item
 
 
@@ -83,7 +84,7 @@ def test_replay_reports_no_batch_that_was_relabelled_and_then_given_up_with_each
         pipeline.call(relabel_batch, ADMIN, batch_id, "Monday")
         pipeline.drain()
         assert compared(pipeline.engine, pipeline.written).differences == []
-        sweeper.sweep(pipeline.engine)
+        sweep(sweeper, pipeline.engine)
         pipeline.drain()
         assert is_unknown(pipeline, batch_id)
     found = compared(pipeline.engine, pipeline.written)

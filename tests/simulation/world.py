@@ -33,6 +33,7 @@ from tests.simulation.model import COORDINATOR, LEAVER, NEWCOMER, NORTH, SOUTH, 
 from tests.simulation.processes import ConsumerProcess, RelayProcess, notary_turn, share_out
 from tests.simulation.snapshot import EMPTY, Snapshot, take_snapshot
 from tests.support.closing import close
+from tests.support.sweeping import purge, sweep
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -251,7 +252,7 @@ class World:
             bulk_threshold_items=self.database.settings.bulk_threshold_items,
         )
         sweeper = Sweeper(policy, self.broker.end_offsets)
-        return Action(object(), "the sweeper", lambda: sweeper.sweep(self.database.workers), _whatever)
+        return Action(object(), "the sweeper", lambda: sweep(sweeper, self.database.workers), _whatever)
 
     def notary(self) -> Action:
         """A turn of a notary, of which any number may run."""
@@ -260,7 +261,7 @@ class World:
     def purge(self) -> Action:
         """A purge that treats every deletion as old, with so small a limit that a batch takes several transactions."""
         purger = Purger(PurgePolicy(timedelta(0), _DAY, max_items=2, max_batches=1))
-        return Action(object(), "the purge", lambda: purger.purge(self.database.workers), _whatever)
+        return Action(object(), "the purge", lambda: purge(purger, self.database.workers), _whatever)
 
     def replay(self, differences: list[UUID]) -> Action:
         """An operator's replay, which promotes every difference. `differences` gets the batches that differed."""

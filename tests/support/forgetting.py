@@ -31,6 +31,7 @@ from tests.support.closing import close
 from tests.support.pipeline import ADMIN, COORDINATOR, DAY, ORGANIZATION, Pipeline, item
 from tests.support.replaying import RecordingPipeline
 from tests.support.revoking import revoke
+from tests.support.sweeping import purge
 from tests.support.upstream import submitted, upstream_item
 
 KEY = ForgettingKey("k" * 32)
@@ -131,7 +132,7 @@ def everywhere(pipeline: RecordingPipeline) -> None:
     purged = pipeline.submit([item(PERSON, day=DAY - timedelta(days=30), notes=NOTE)])
     pipeline.drain()
     pipeline.call(delete_batch, ADMIN, purged)
-    Purger(PurgePolicy(timedelta(0), timedelta(days=7))).purge(pipeline.engine)
+    purge(Purger(PurgePolicy(timedelta(0), timedelta(days=7))), pipeline.engine)
     upstream = uuid4()
     pipeline.queues[Topic.BATCHES].append(
         submitted(

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from orchestrator.receipts.canonical import canonical_json
 from orchestrator.receipts.checkpoint import Checkpoint, origin, sign
 from orchestrator.receipts.encoding import encoded
 from orchestrator.receipts.keys import SigningKey
-from orchestrator.receipts.leaf import SALT_SIZE, leaf, leaf_bytes, person_hash
+from orchestrator.receipts.leaf import SALT_SIZE, leaf_bytes, person_hash
 from orchestrator.receipts.merkle import BadProofError, Place, appended, inclusion_proof, leaf_hash, node_hash, root
 from schemas.api.receipts import LeafResponse, PeopleResponse, PersonResponse, ReceiptItemResponse, ReceiptResponse
 
@@ -43,6 +44,40 @@ class MerkleLog:
 def salt(person: str) -> bytes:
     """A salt that tests can compute again."""
     return (person.encode() * SALT_SIZE)[:SALT_SIZE]
+
+
+def leaf(
+    *,
+    change: Literal["registered", "revoked"],
+    activity_id: UUID,
+    organization_id: str,
+    mentor: str,
+    activity_type: str,
+    activity_date: date,
+    duration_minutes: int,
+    by: str,
+    at: datetime,
+    batch_id: UUID,
+    item_id: UUID,
+    attempt: int | None,
+    before_log: bool = False,
+) -> LeafResponse:
+    """A leaf with these values. `mentor` and `by` are hashes (`person_hash`). The attempt of an old record may be unknown."""
+    return LeafResponse(
+        change=change,
+        activity_id=str(activity_id),
+        organization_id=organization_id,
+        mentor=mentor,
+        activity_type=activity_type,
+        activity_date=activity_date.isoformat(),
+        duration_minutes=duration_minutes,
+        by=by,
+        at=f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z",
+        batch_id=str(batch_id),
+        item_id=str(item_id),
+        attempt=attempt,
+        before_log=True if before_log else None,
+    )
 
 
 def example_leaf(number: int, *, change: str = "registered", organization_id: str = ORGANIZATION) -> LeafResponse:

@@ -17,6 +17,7 @@ from tests.support.audit import tampering
 from tests.support.forged import completion, ours, revocation
 from tests.support.pipeline import DAY
 from tests.support.replaying import RecordingPipeline, Written, compared, run
+from tests.support.sweeping import sweep
 from tests.support.upstream import upstream, written_again
 
 
@@ -260,7 +261,7 @@ def tell(pipeline: RecordingPipeline, owner: Engine, batch_id: UUID, story: Stor
         if step is Happens.LOST:
             lose(owner, batch_id)
         elif step is Happens.GIVEN_UP:
-            sweeper.sweep(pipeline.engine)
+            sweep(sweeper, pipeline.engine)
         else:
             pipeline.queues[Topic.BATCHES] += [event for event in step if isinstance(event, OutgoingEvent)]
         pipeline.drain()

@@ -1,16 +1,28 @@
-"""What tests of the sweeper share: the broker, batches whose records are lost, and topics that are replaced."""
+"""What tests of the sweeper share: a whole sweep and a whole purge, the broker, and batches whose records are lost."""
 
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
+from consumers.upkeep.purger import Purged, Purger
+from consumers.upkeep.sweeper import Sweeper, Swept
 from orchestrator.storage.progress import Position, advance_progress
 from orchestrator.storage.sweeping import Queue, Queues
 from schemas.envelope import Topic
 from tests.support.pipeline import Pipeline, mentors
 
 COMMAND_TOPICS = (Topic.COMMANDS, Topic.COMMANDS_BULK)
+
+
+def sweep(sweeper: Sweeper, engine: Engine) -> Swept:
+    """All steps of a sweep, as the role runs them. Raises the error of a step that fails, which the role would only log."""
+    return sum((step(engine) for step in sweeper.steps.values()), Swept())
+
+
+def purge(purger: Purger, engine: Engine) -> Purged:
+    """All steps of a purge, as the role runs them. Raises the error of a step that fails, which the role would only log."""
+    return sum((step(engine) for step in purger.steps.values()), Purged())
 
 
 class Broker:

@@ -7,8 +7,9 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.receipts.leaf import leaf, leaf_bytes
+from orchestrator.receipts.leaf import leaf_bytes
 from orchestrator.storage.receipt_appending import AuditRow, leaf_of, packed_leaves, unpacked_leaves
+from tests.support.merkle_log import leaf
 
 _IDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=20)
 _HASHES = st.binary(min_size=32, max_size=32).map(bytes.hex)

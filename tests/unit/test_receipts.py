@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from orchestrator.receipts.canonical import canonical_json
 from orchestrator.receipts.encoding import encoded
 from orchestrator.receipts.keys import SigningKey
-from orchestrator.receipts.leaf import leaf, leaf_bytes, person_hash
+from orchestrator.receipts.leaf import leaf_bytes, person_hash
 from orchestrator.receipts.receipt import Fault, check_receipt
 from schemas.api.receipts import LeafResponse
-from tests.support.merkle_log import example_leaf, example_receipt, receipt_bytes
+from tests.support.merkle_log import example_leaf, example_receipt, leaf, receipt_bytes
 
 KEY = SigningKey("records.example.org", bytes(range(32)))
 OTHER = SigningKey("records.example.org", bytes(32))

@@ -19,6 +19,7 @@ from schemas.envelope import Topic
 from schemas.ids import DerivedIds, new_batch_id
 from tests.support.changed_rows import Bystanders, Row, clock, differences, finished, tables
 from tests.support.pipeline import ADMIN, COORDINATOR, ORGANIZATION, Pipeline, item
+from tests.support.sweeping import purge
 from tests.support.upstream import SOURCE, TRACE, in_parts, submitted, upstream_item
 
 
@@ -227,7 +228,7 @@ def test_purge(pipeline: Pipeline, bystanders: Bystanders) -> None:
     before = tables(pipeline).of("batch", batch_id)
     policy = PurgePolicy(purge_after=timedelta(days=1), keys_after=timedelta(days=7))
     with bystanders.untouched(batch_id):
-        assert Purger(policy).purge(pipeline.engine).items == 3
+        assert purge(Purger(policy), pipeline.engine).items == 3
     tombstone = tables(pipeline).of("tombstone", batch_id)
     assert (tombstone["organization_id"], tombstone["content_hash"]) == (ORGANIZATION, before["content_hash"])
 

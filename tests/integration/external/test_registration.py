@@ -27,6 +27,7 @@ from tests.support.external import ALL, NEVER, ExternalPipeline, codes, correct
 from tests.support.faulty_service import Fault, FaultyService
 from tests.support.pipeline import ADMIN, COORDINATOR, Pipeline, item, mentors, record, standard_directory
 from tests.support.shown import shown
+from tests.support.sweeping import sweep
 from tests.support.waiting import PATIENCE_S, eventually
 
 
@@ -285,7 +286,7 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_responds(
         advance_progress(connection, {place: Position(queue.next_offset) for place, queue in end.items()})
     resent = 0
     for _ in range(20):
-        swept = sweeper.sweep(pipeline.engine)
+        swept = sweep(sweeper, pipeline.engine)
         assert swept.given_up == 0
         resent += swept.resent
         pipeline.relay()
@@ -293,7 +294,7 @@ def test_sweeper_asks_for_unresolved_items_until_the_service_responds(
     assert resent > policy.max_resends
     assert pipeline.status(batch_id).batch.counts.pending == 1
     service.start()
-    while not (swept := sweeper.sweep(pipeline.engine)).resent:
+    while not (swept := sweep(sweeper, pipeline.engine)).resent:
         assert swept.given_up == 0
     pipeline.drain()
     counts = pipeline.status(batch_id).batch.counts

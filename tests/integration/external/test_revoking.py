@@ -34,6 +34,7 @@ from tests.support.plans import without_indexes
 from tests.support.relay_wakeup import is_woken, relay
 from tests.support.replaying import promoted
 from tests.support.revoking import POLICY, REASON, revoke, revoke_one
+from tests.support.sweeping import purge
 
 
 @pytest.fixture
@@ -359,11 +360,11 @@ def test_deleted_batch_is_revoked_all_the_same_and_purged_afterwards(pipeline: R
     commands = pipeline.requests()
     pipeline.call(delete_batch, ADMIN, batch_id)
     purger = Purger(PurgePolicy(timedelta(0), timedelta(days=1)))
-    assert purger.purge(pipeline.engine).batches == 0, "the service has not answered"
+    assert purge(purger, pipeline.engine).batches == 0, "the service has not answered"
     pipeline.handle(pipeline.registration, commands)
     assert len(service.revoked) == 2
     assert len(pipeline.announced()) == 1
-    assert purger.purge(pipeline.engine).batches == 1
+    assert purge(purger, pipeline.engine).batches == 1
     with pipeline.engine.begin() as connection:
         assert connection.scalar(text("SELECT count(*) FROM orchestrator.revocation_request")) == 0
     pipeline.handle(pipeline.registration, commands)

@@ -21,7 +21,7 @@ from schemas.envelope import OutgoingEvent, Topic
 from schemas.events import FAILED
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
-from tests.support.sweeping import COMMAND_TOPICS, Broker, queued
+from tests.support.sweeping import COMMAND_TOPICS, Broker, queued, sweep
 
 
 def test_lost_results_are_folded_from_the_dedup_table(pipeline: Pipeline, sweeper: Sweeper) -> None:
@@ -30,9 +30,9 @@ def test_lost_results_are_folded_from_the_dedup_table(pipeline: Pipeline, sweepe
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS))
     pipeline.take(Topic.RESULTS)
-    assert sweeper.sweep(pipeline.engine) == Swept(folded=3)
+    assert sweep(sweeper, pipeline.engine) == Swept(folded=3)
     assert pipeline.status(batch_id).batch.status == "completed"
-    assert not sweeper.sweep(pipeline.engine)
+    assert not sweep(sweeper, pipeline.engine)
 
 
 def decided_long_ago(pipeline: Pipeline, since: timedelta) -> tuple[UUID, list[OutgoingEvent]]:
@@ -63,12 +63,12 @@ def test_row_50_result_that_was_lost_with_its_command_is_announced_again(
     batch_id, results = decided_long_ago(pipeline, timedelta(minutes=90))
     broker.ids[Topic.RESULTS], broker.ends[Topic.RESULTS, 0], broker.ends[Topic.RESULTS, 1] = "first", 7, 0
     for _ in range(2):
-        assert not patient_sweeper.sweep(pipeline.engine), "the results may be queued"
+        assert not sweep(patient_sweeper, pipeline.engine), "the results may be queued"
     broker.handled(Topic.RESULTS)
-    assert patient_sweeper.sweep(pipeline.engine) == Swept(folded=3)
+    assert sweep(patient_sweeper, pipeline.engine) == Swept(folded=3)
     assert pipeline.status(batch_id).batch.status == "partial"
     assert announced(pipeline) == sorted(map(without_time, results))
-    assert not patient_sweeper.sweep(pipeline.engine)
+    assert not sweep(patient_sweeper, pipeline.engine)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_a_result_may_be_queued_until_the_aggregator_has_passed_it(
 ) -> None:
     decided_long_ago(pipeline, timedelta(minutes=minutes))
     broker.ids[Topic.RESULTS], broker.ends[Topic.RESULTS, 0] = "first", 7
-    assert not patient_sweeper.sweep(pipeline.engine)
+    assert not sweep(patient_sweeper, pipeline.engine)
     if progress is not None:
         with pipeline.engine.begin() as connection:
             advance_progress(connection, {(Topic.RESULTS, 0): progress})
-    assert patient_sweeper.sweep(pipeline.engine).folded == (3 if is_lost else 0)
+    assert sweep(patient_sweeper, pipeline.engine).folded == (3 if is_lost else 0)
     assert len(announced(pipeline)) == (3 if is_lost else 0)
 
 
@@ -109,7 +109,7 @@ def test_results_that_have_waited_long_for_the_aggregator_are_folded_and_not_ann
     """The aggregator is away, and the results are in its queue."""
     decided_long_ago(pipeline, timedelta(minutes=121))
     broker.ids[Topic.RESULTS], broker.ends[Topic.RESULTS, 0] = "first", 7
-    assert patient_sweeper.sweep(pipeline.engine) == Swept(folded=3)
+    assert sweep(patient_sweeper, pipeline.engine) == Swept(folded=3)
     assert announced(pipeline) == []
 
 
@@ -138,7 +138,7 @@ def test_queued_commands_are_never_sent_again(pipeline: Pipeline, sweeper: Sweep
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     broker.handled(Topic.BATCHES)
     for _ in range(5):
-        assert sweeper.sweep(pipeline.engine).resent == 0
+        assert sweep(sweeper, pipeline.engine).resent == 0
         broker.written(Topic.COMMANDS)
 
 
@@ -146,7 +146,7 @@ def test_a_batch_in_the_outbox_is_not_stuck(pipeline: Pipeline, sweeper: Sweeper
     pipeline.submit(mentors(3))
     broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
     for _ in range(3):
-        assert not sweeper.sweep(pipeline.engine)
+        assert not sweep(sweeper, pipeline.engine)
 
 
 def test_lost_commands_are_sent_again_after_the_queues_have_passed_them(
@@ -156,16 +156,16 @@ def test_lost_commands_are_sent_again_after_the_queues_have_passed_them(
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     pipeline.take(Topic.COMMANDS)
-    assert sweeper.sweep(pipeline.engine) == Swept(watched=3)
+    assert sweep(sweeper, pipeline.engine) == Swept(watched=3)
     broker.handled(Topic.BATCHES)
-    assert not sweeper.sweep(pipeline.engine), "the splitter has passed it, but the registration has not"
-    assert not sweeper.sweep(pipeline.engine)
+    assert not sweep(sweeper, pipeline.engine), "the splitter has passed it, but the registration has not"
+    assert not sweep(sweeper, pipeline.engine)
     broker.handled(*COMMAND_TOPICS)
-    assert sweeper.sweep(pipeline.engine) == Swept(resent=3)
-    assert not sweeper.sweep(pipeline.engine), "the command that was sent again is in the outbox"
+    assert sweep(sweeper, pipeline.engine) == Swept(resent=3)
+    assert not sweep(sweeper, pipeline.engine), "the command that was sent again is in the outbox"
     pipeline.drain()
     assert pipeline.status(batch_id).batch.status == "completed"
-    assert not sweeper.sweep(pipeline.engine)
+    assert not sweep(sweeper, pipeline.engine)
     with pipeline.engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM orchestrator.sweep_watch")).scalar_one() == 0
 
@@ -176,15 +176,15 @@ def test_commands_that_the_splitter_produced_late_get_their_own_mark(
     """The splitter was behind when the item was first seen. So its command is newer than that mark, and not lost."""
     pipeline.submit(mentors(1))
     pipeline.relay()
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     broker.handled(*COMMAND_TOPICS)
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
     broker.written(Topic.COMMANDS)
     broker.handled(Topic.BATCHES)
     for _ in range(3):
-        assert sweeper.sweep(pipeline.engine).resent == 0
+        assert sweep(sweeper, pipeline.engine).resent == 0
     broker.handled(*COMMAND_TOPICS)
-    assert sweeper.sweep(pipeline.engine).resent == 1
+    assert sweep(sweeper, pipeline.engine).resent == 1
 
 
 def test_an_item_that_stays_lost_fails_with_an_internal_error(
@@ -194,7 +194,7 @@ def test_an_item_that_stays_lost_fails_with_an_internal_error(
     total = Swept()
     results: list[OutgoingEvent] = []
     for _ in range(20):
-        swept = sweeper.sweep(pipeline.engine)
+        swept = sweep(sweeper, pipeline.engine)
         total = replace(total, resent=total.resent + swept.resent, given_up=total.given_up + swept.given_up)
         assert pipeline.status(batch_id).batch.counts.failed == total.given_up, "the items must not wait for another sweep"
         pipeline.relay()
@@ -240,7 +240,7 @@ def test_a_command_that_is_sent_again_is_the_first_one_byte_for_byte_in_its_lane
         pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
         for _ in range(3):
             broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-            sweeper_of_small_lanes.sweep(pipeline.engine)
+            sweep(sweeper_of_small_lanes, pipeline.engine)
         pipeline.relay()
         (again,) = pipeline.take(*COMMAND_TOPICS)
         pipeline.handle(pipeline.registration, [again])
@@ -274,7 +274,7 @@ def test_the_result_of_giving_up_is_in_the_lane_of_its_command(
     given_up = 0
     for _ in range(6):
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-        given_up += sweeper_of_small_lanes.sweep(pipeline.engine).given_up
+        given_up += sweep(sweeper_of_small_lanes, pipeline.engine).given_up
         pipeline.relay()
     assert given_up == 1
     (announced,) = pipeline.take(Topic.RESULTS)
@@ -286,12 +286,12 @@ def test_a_cancelled_batch_is_not_driven_on(pipeline: Pipeline, sweeper: Sweeper
     batch_id = pipeline.submit(mentors(2))
     pipeline.relay()
     pipeline.queues.clear()
-    assert sweeper.sweep(pipeline.engine).watched == 2
+    assert sweep(sweeper, pipeline.engine).watched == 2
     pipeline.call(cancel_batch, ADMIN, batch_id, None)
     broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
     pipeline.relay()
     for _ in range(3):
-        assert not sweeper.sweep(pipeline.engine)
+        assert not sweep(sweeper, pipeline.engine)
 
 
 def test_lost_items_are_driven_on_within_a_minute_after_the_queue_has_passed_them(settings: Settings) -> None:
@@ -329,19 +329,19 @@ def test_a_long_queue_is_not_flooded_and_its_lost_commands_are_sent_again(
     broker.ends[Topic.COMMANDS, 0] = len(queued)
     total = Swept()
     for first in range(0, len(queued), 500):
-        total += sweeper.sweep(pipeline.engine)
+        total += sweep(sweeper, pipeline.engine)
         pipeline.handle(pipeline.registration, queued[first : first + 500][: 500 - lost // 10])
         if first + 500 < len(queued):
             with pipeline.engine.begin() as connection:
                 advance_progress(connection, {(Topic.COMMANDS, 0): Position(first + 500, "first")})
-    total += sweeper.sweep(pipeline.engine)
+    total += sweep(sweeper, pipeline.engine)
     assert (total.watched, total.resent) == (5_000, 0), "all must be watched, and no queued command may be sent again"
     pipeline.handle(pipeline.aggregator, pipeline.take(Topic.RESULTS))
     broker.handled(*COMMAND_TOPICS)
-    assert sweeper.sweep(pipeline.engine) == Swept(resent=lost)
+    assert sweep(sweeper, pipeline.engine) == Swept(resent=lost)
     pipeline.drain()
     assert {pipeline.status(batch_id).batch.status for batch_id in batches} == {"completed"}
-    assert not sweeper.sweep(pipeline.engine)
+    assert not sweep(sweeper, pipeline.engine)
 
 
 @pytest.mark.usefixtures("crowd")
@@ -357,7 +357,7 @@ def test_an_outage_that_lost_more_than_a_transaction_holds_is_swept_at_once(
     total = Swept()
     for _ in range(3):
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-        total += sweeper.sweep(pipeline.engine)
+        total += sweep(sweeper, pipeline.engine)
     assert total == Swept(watched=300, resent=300)
     pipeline.drain()
     assert {pipeline.status(batch_id).batch.status for batch_id in batches} == {"completed"}
@@ -377,7 +377,7 @@ def test_a_mark_is_taken_after_the_outbox_was_read(pipeline: Pipeline, settings:
         return broker(topics)
 
     policy = replace(SweepPolicy.of(settings), quiet=timedelta(0), resend_pause=timedelta(0))
-    assert Sweeper(policy, ends).sweep(pipeline.engine).watched == 2
+    assert sweep(Sweeper(policy, ends), pipeline.engine).watched == 2
     with pipeline.engine.begin() as connection:
         offsets = connection.execute(text("SELECT offsets FROM orchestrator.sweep_mark")).scalar_one()
     assert {each["topic"]: each["next_offset"] for each in offsets}["commands"] == broker.ends[Topic.COMMANDS, 0]
@@ -398,4 +398,4 @@ def test_a_batchs_refused_event_does_not_hide_its_items_from_the_sweeper(
             {"org": ORGANIZATION, "b": batch_id},
         )
     broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(watched=2, resent=2)
+    assert sum((sweep(sweeper, pipeline.engine) for _ in range(3)), Swept()) == Swept(watched=2, resent=2)

@@ -16,7 +16,7 @@ from schemas.envelope import Topic
 from tests.support.pipeline import Pipeline
 from tests.support.plans import without_indexes
 from tests.support.shown import shown
-from tests.support.sweeping import Broker, run
+from tests.support.sweeping import Broker, run, sweep
 
 
 def test_row_53_a_queue_that_does_not_move_stands_since_it_was_first_seen_so(
@@ -35,37 +35,37 @@ def test_row_53_a_queue_that_does_not_move_stands_since_it_was_first_seen_so(
     # The notifier's queue is observed, too.
     broker.ids[Topic.LIFECYCLE] = "first"
     broker.ends[Topic.LIFECYCLE, 0] = 1
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     assert standing() == {"batches": True, "commands": True, "commands-bulk": False, "lifecycle": True}
     first = since(Topic.COMMANDS)
     broker.written(Topic.COMMANDS)
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     assert since(Topic.COMMANDS) == first, "more records wait, and it has not moved"
     assert shown(metrics.QUEUE_RECORDS.labels("commands")) == 2
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.queue_end SET stands_since = stands_since - interval '1 hour'"))
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     assert 3_600 <= shown(metrics.QUEUE_STANDS_SECONDS.labels("commands")) < 7_200
     with pipeline.engine.begin() as connection:
         advance_progress(connection, {(Topic.COMMANDS, 0): Position(1, "first")})
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     assert since(Topic.COMMANDS) != first, "it has moved, and is still behind"
     broker.handled(Topic.COMMANDS, Topic.BATCHES, Topic.LIFECYCLE)
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     assert standing() == {"batches": False, "commands": False, "commands-bulk": False, "lifecycle": False}
     # The topic was created again, so progress on the old one does not count.
     broker.ids[Topic.COMMANDS] = "second"
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     assert standing()["commands"]
     del broker.ids[Topic.COMMANDS]
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     assert "commands" not in standing(), "a missing topic is no queue"
     assert not [each for each in verify(pipeline.engine, settings).breaches if "queue_stands" in each.detail]
     with pipeline.engine.begin() as connection:
         advance_progress(connection, {(Topic.BATCHES, 0): Position(0, "second")})
         connection.execute(text("UPDATE orchestrator.queue_end SET stands_since = now() - interval '1 hour', handled = 0"))
     broker.ids[Topic.BATCHES] = "second"
-    sweeper.sweep(pipeline.engine)
+    sweep(sweeper, pipeline.engine)
     assert not [each for each in verify(pipeline.engine, settings).breaches if "queue_stands" in each.detail], (
         "progress on another topic of this name must not count"
     )

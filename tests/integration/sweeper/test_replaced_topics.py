@@ -7,7 +7,7 @@ from consumers.upkeep.sweeper import Sweeper, Swept
 from orchestrator.storage.progress import UNKNOWN_ID
 from schemas.envelope import Topic
 from tests.support.pipeline import Pipeline
-from tests.support.sweeping import COMMAND_TOPICS, Broker, queued
+from tests.support.sweeping import COMMAND_TOPICS, Broker, queued, sweep
 
 
 def replace_topics(broker: Broker, topic_id: str, *, end: int = 0) -> None:
@@ -23,7 +23,7 @@ def test_row_50_progress_of_a_replaced_topic_does_not_count_for_the_new_one(
     """The new topic ends before, at or behind the old one's end: it was restored from a copy, or filled again."""
     batch_id = queued(pipeline, broker)
     replace_topics(broker, "second", end=end)
-    total = sum((sweeper.sweep(pipeline.engine) for _ in range(20)), Swept())
+    total = sum((sweep(sweeper, pipeline.engine) for _ in range(20)), Swept())
     assert total == Swept(watched=2), "a queued command must not be sent again"
     broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
     pipeline.drain()
@@ -35,15 +35,15 @@ def test_row_50_commands_lost_with_their_topic_are_sent_again_and_do_not_count_a
 ) -> None:
     """The topics are replaced more often than an item may be sent again."""
     batch_id = queued(pipeline, broker)
-    total = sweeper.sweep(pipeline.engine)
+    total = sweep(sweeper, pipeline.engine)
     for number in range(6):
         replace_topics(broker, f"incarnation-{number}")
         pipeline.queues.clear()
         for _ in range(3):
-            total += sweeper.sweep(pipeline.engine)
+            total += sweep(sweeper, pipeline.engine)
         pipeline.relay()
         broker.ends = dict.fromkeys(broker.ends, 2)
-        total += sweeper.sweep(pipeline.engine)
+        total += sweep(sweeper, pipeline.engine)
     assert (total.watched, total.resent, total.given_up) == (2, 12, 0)
     pipeline.drain()
     assert pipeline.status(batch_id).batch.status == "completed"
@@ -53,11 +53,11 @@ def test_row_50_commands_lost_on_a_new_incarnation_are_given_up_as_on_the_first(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker
 ) -> None:
     queued(pipeline, broker)
-    assert sum((sweeper.sweep(pipeline.engine) for _ in range(2)), Swept()) == Swept(watched=2)
+    assert sum((sweep(sweeper, pipeline.engine) for _ in range(2)), Swept()) == Swept(watched=2)
     replace_topics(broker, "second")
     total = Swept()
     for _ in range(20):
-        total += sweeper.sweep(pipeline.engine)
+        total += sweep(sweeper, pipeline.engine)
         pipeline.relay()
         pipeline.queues.clear()
         broker.ends = dict.fromkeys(broker.ends, 7)
@@ -68,13 +68,13 @@ def test_row_50_commands_lost_on_a_new_incarnation_are_given_up_as_on_the_first(
 def test_a_missing_topic_is_waited_for(pipeline: Pipeline, sweeper: Sweeper, broker: Broker) -> None:
     """It was deleted, and does not exist yet again. Its commands are not sent until it does."""
     queued(pipeline, broker)
-    assert sweeper.sweep(pipeline.engine).watched == 2
+    assert sweep(sweeper, pipeline.engine).watched == 2
     del broker.ids[Topic.COMMANDS]
     for _ in range(3):
-        assert not sweeper.sweep(pipeline.engine)
+        assert not sweep(sweeper, pipeline.engine)
     broker.ids[Topic.COMMANDS] = "second"
     broker.ends = dict.fromkeys(broker.ends, 0)
-    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2)
+    assert sum((sweep(sweeper, pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2)
 
 
 def test_commands_that_expired_before_they_were_handled_are_sent_again(
@@ -82,10 +82,10 @@ def test_commands_that_expired_before_they_were_handled_are_sent_again(
 ) -> None:
     """The consumers were away for longer than the retention time, and nothing was written since. So they never get a record."""
     batch_id = queued(pipeline, broker)
-    assert sweeper.sweep(pipeline.engine).watched == 2
+    assert sweep(sweeper, pipeline.engine).watched == 2
     pipeline.queues.clear()
     broker.firsts = dict(broker.ends)
-    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2)
+    assert sum((sweep(sweeper, pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2)
     pipeline.drain()
     assert pipeline.status(batch_id).batch.status == "completed"
 
@@ -96,10 +96,10 @@ def test_a_broker_without_topic_ids_shows_a_replaced_topic_by_its_end(
     broker.ids = dict.fromkeys(broker.ids, UNKNOWN_ID)
     batch_id = queued(pipeline, broker)
     broker.ends = dict.fromkeys(broker.ends, 2)
-    assert sum((sweeper.sweep(pipeline.engine) for _ in range(6)), Swept()) == Swept(watched=2)
+    assert sum((sweep(sweeper, pipeline.engine) for _ in range(6)), Swept()) == Swept(watched=2)
     broker.ends = dict.fromkeys(broker.ends, 0)
     pipeline.queues.clear()
-    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2), (
+    assert sum((sweep(sweeper, pipeline.engine) for _ in range(3)), Swept()) == Swept(resent=2), (
         "the topic's end is before the mark, so it was replaced"
     )
     pipeline.drain()
@@ -113,4 +113,4 @@ def test_progress_of_the_previous_version_counts(pipeline: Pipeline, sweeper: Sw
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.consumer_progress SET topic_id = ''"))
     pipeline.queues.clear()
-    assert sum((sweeper.sweep(pipeline.engine) for _ in range(3)), Swept()) == Swept(watched=2, resent=2)
+    assert sum((sweep(sweeper, pipeline.engine) for _ in range(3)), Swept()) == Swept(watched=2, resent=2)

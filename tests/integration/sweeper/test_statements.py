@@ -19,7 +19,7 @@ from orchestrator.storage.sweeping import Queue
 from schemas.envelope import Topic
 from tests.support.pipeline import ADMIN, ORGANIZATION, Pipeline, item, mentors
 from tests.support.plans import without_indexes
-from tests.support.sweeping import COMMAND_TOPICS, Broker, run
+from tests.support.sweeping import COMMAND_TOPICS, Broker, run, sweep
 from tests.support.upstream import in_parts
 
 
@@ -61,7 +61,7 @@ def test_a_waiting_event_of_a_batch_may_lead_to_its_items(
     )
     run(pipeline, put, org=ORGANIZATION, b=batch_id, topic=topic.value)
     swept = sweeper(settings, broker)
-    assert swept.sweep(pipeline.engine).watched == (2 if hides else 4)
+    assert sweep(swept, pipeline.engine).watched == (2 if hides else 4)
 
     def gets_a_mark() -> bool:
         """Whether items of the other batch that were sent again do."""
@@ -84,13 +84,13 @@ def test_items_that_changed_a_moment_ago_are_left_alone(pipeline: Pipeline, sett
     pipeline.drain_until_registered()
     pipeline.queues.clear()
     patient = sweeper(settings, broker, quiet=timedelta(hours=1))
-    assert not patient.sweep(pipeline.engine)
+    assert not sweep(patient, pipeline.engine)
     # These began long ago, and were decided just now.
     run(
         pipeline,
         "UPDATE orchestrator.batch_item SET attempt_at = now() - interval '2 hours' WHERE mentor_id IN ('mentor-10', 'mentor-11')",
     )
-    assert not patient.sweep(pipeline.engine)
+    assert not sweep(patient, pipeline.engine)
 
 
 def test_the_outcome_of_an_earlier_attempt_does_not_count_for_the_present_one(
@@ -104,7 +104,7 @@ def test_the_outcome_of_an_earlier_attempt_does_not_count_for_the_present_one(
     run(pipeline, "UPDATE orchestrator.outcome SET created_at = now() - interval '2 hours'")
     with pipeline.engine.begin() as connection:
         assert sweeping.decided_not_folded(connection, quiet=timedelta(0), aside=[], limit=9) == []
-    assert sweeper(settings, broker).sweep(pipeline.engine) == Swept(watched=2)
+    assert sweep(sweeper(settings, broker), pipeline.engine) == Swept(watched=2)
 
 
 RUNNING = (
@@ -168,12 +168,12 @@ def test_the_pause_between_resends_is_waited_for(pipeline: Pipeline, settings: S
     swept, total = sweeper(settings, broker, resend_pause=timedelta(hours=1)), Swept()
     for _ in range(6):
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-        total += swept.sweep(pipeline.engine)
+        total += sweep(swept, pipeline.engine)
         pipeline.relay()
         pipeline.queues.clear()
     assert total == Swept(watched=2, resent=2)
     run(pipeline, "UPDATE orchestrator.sweep_watch SET next_at = now() - interval '1 second' WHERE position = 0")
-    total += swept.sweep(pipeline.engine)
+    total += sweep(swept, pipeline.engine)
     assert total.resent == 3
 
 
@@ -189,7 +189,7 @@ def test_the_settings_decide_when_an_item_is_stuck_and_when_it_is_sent_again(
     pipeline.forget_what_was_published()
     for _ in range(3):
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-        total += swept.sweep(pipeline.engine)
+        total += sweep(swept, pipeline.engine)
     assert total == Swept(watched=1, resent=1)
     with pipeline.engine.begin() as connection:
         waits = connection.execute(text("SELECT next_at - clock_timestamp() FROM orchestrator.sweep_watch")).scalar_one()
@@ -204,7 +204,7 @@ def test_the_settings_decide_how_long_a_batch_is_collected(pipeline: Pipeline, s
     for batch_id, minutes in ((ids[0], -1), (ids[1], 1)):
         age = "UPDATE orchestrator.batch SET submitted_at = now() - make_interval(hours => :hours, mins => :minutes) WHERE batch_id = :b"
         run(pipeline, age, hours=settings.parts_timeout_hours, minutes=minutes, b=batch_id)
-    assert sweeper(settings, broker).sweep(pipeline.engine) == Swept(batches_ended=1)
+    assert sweep(sweeper(settings, broker), pipeline.engine) == Swept(batches_ended=1)
     with pipeline.engine.begin() as connection:
         left = connection.execute(text("SELECT batch_id FROM orchestrator.batch")).scalars().all()
     assert set(left) == {ids[0], ids[2]}
@@ -414,8 +414,8 @@ def test_one_process_sweeps_at_a_time(pipeline: Pipeline, settings: Settings, br
     lost(pipeline)
     with pipeline.engine.begin() as rival:
         assert sweeping.try_lock(rival)
-        assert sweeper(settings, broker).sweep(pipeline.engine).watched == 0
-    assert sweeper(settings, broker).sweep(pipeline.engine).watched == 2
+        assert sweep(sweeper(settings, broker), pipeline.engine).watched == 0
+    assert sweep(sweeper(settings, broker), pipeline.engine).watched == 2
 
 
 def test_no_step_does_anything_while_another_process_sweeps(pipeline: Pipeline, settings: Settings, broker: Broker) -> None:
@@ -427,10 +427,10 @@ def test_no_step_does_anything_while_another_process_sweeps(pipeline: Pipeline, 
 
     swept = sweeper(settings, broker, parts_patience=timedelta(0))
     lost(pipeline)
-    assert swept.sweep(pipeline.engine) == Swept(watched=2)
+    assert sweep(swept, pipeline.engine) == Swept(watched=2)
     broker.handled(Topic.BATCHES)
-    assert not swept.sweep(pipeline.engine)
-    assert not swept.sweep(pipeline.engine)
+    assert not sweep(swept, pipeline.engine)
+    assert not sweep(swept, pipeline.engine)
     broker.handled(*COMMAND_TOPICS)
     pipeline.submit(mentors(3, first=10))
     pipeline.drain_until_registered()
@@ -440,7 +440,7 @@ def test_no_step_does_anything_while_another_process_sweeps(pipeline: Pipeline, 
     run(pipeline, "DELETE FROM orchestrator.queue_end")
     with pipeline.engine.begin() as rival:
         assert sweeping.try_lock(rival)
-        assert swept.sweep(pipeline.engine) == Swept()
+        assert sweep(swept, pipeline.engine) == Swept()
         assert queues_seen() == 0
-    assert swept.sweep(pipeline.engine) == Swept(folded=3, resent=2, batches_ended=1)
+    assert sweep(swept, pipeline.engine) == Swept(folded=3, resent=2, batches_ended=1)
     assert queues_seen() == 3

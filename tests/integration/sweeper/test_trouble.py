@@ -23,7 +23,7 @@ from schemas.envelope import Topic
 from tests.support.log_lines import logged
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
 from tests.support.shown import shown
-from tests.support.sweeping import COMMAND_TOPICS, Broker
+from tests.support.sweeping import COMMAND_TOPICS, Broker, sweep
 from tests.support.upstream import in_parts
 from tests.support.waiting import eventually
 
@@ -71,7 +71,7 @@ def test_row_51_a_batch_that_can_not_be_folded_does_not_stop_others(
     with pipeline.engine.begin() as connection:
         connection.execute(text("UPDATE orchestrator.batch SET pending = 0, failed = 3 WHERE batch_id = :b"), {"b": batches[3]})
     before = set_aside("fold")
-    assert sweeper.sweep(pipeline.engine) == Swept(folded=18)
+    assert sweep(sweeper, pipeline.engine) == Swept(folded=18)
     assert set_aside("fold") == before + 1
     assert [(line["batch"], line["step"]) for line in logged(caplog, Action.BATCH_SET_ASIDE)] == [(str(batches[3]), "fold")]
     assert {pipeline.status(each).batch.status for each in batches if each != batches[3]} == {"completed"}
@@ -87,7 +87,7 @@ def test_row_51_a_batch_that_can_not_be_sent_again_does_not_stop_others(
     total = Swept()
     for _ in range(4):
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-        total += sweeper.sweep(pipeline.engine)
+        total += sweep(sweeper, pipeline.engine)
     assert total == Swept(watched=10, resent=8)
     pipeline.drain()
     assert [pipeline.status(each).batch.status for each in batches] == [
@@ -105,7 +105,7 @@ def test_row_51_a_batch_that_can_not_be_given_up_does_not_stop_others(
         pipeline.relay()
         pipeline.queues.clear()
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-        total += sweeper.sweep(pipeline.engine)
+        total += sweep(sweeper, pipeline.engine)
     assert total.given_up == 8
     assert [pipeline.status(each).batch.status for each in batches] == [
         "processing" if each == batches[1] else "failed" for each in batches
@@ -121,7 +121,7 @@ def test_row_51_a_collection_that_can_not_be_ended_does_not_stop_others(
     pipeline.drain()
     broken("orchestrator.batch_part", collecting[2])
     sweeper = Sweeper(replace(SweepPolicy.of(settings), parts_patience=timedelta(0)), broker)
-    assert sweeper.sweep(pipeline.engine).batches_ended == 4
+    assert sweep(sweeper, pipeline.engine).batches_ended == 4
 
 
 # --- Batches that never come to rest -------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_row_51_a_batch_that_is_edited_all_the_time_is_swept(
         pipeline.call(relabel_batch, ADMIN, batch_id, f"label {number}")
         pipeline.relay()
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-        total += patient_sweeper.sweep(pipeline.engine)
+        total += sweep(patient_sweeper, pipeline.engine)
     assert total == Swept(watched=2, resent=2)
 
 
@@ -163,7 +163,7 @@ def test_row_51_lost_results_of_a_batch_that_is_edited_all_the_time_are_folded(
     pipeline.queues.clear()
     long_ago(pipeline, batch_id)
     pipeline.call(relabel_batch, ADMIN, batch_id, "again")
-    assert patient_sweeper.sweep(pipeline.engine).folded == 2
+    assert sweep(patient_sweeper, pipeline.engine).folded == 2
 
 
 def test_row_51_a_lost_item_is_sent_again_although_other_items_are_retried_all_the_time(
@@ -182,7 +182,7 @@ def test_row_51_a_lost_item_is_sent_again_although_other_items_are_retried_all_t
         pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
         pipeline.drain()
         broker.handled(Topic.BATCHES, *COMMAND_TOPICS)
-        total += patient_sweeper.sweep(pipeline.engine)
+        total += sweep(patient_sweeper, pipeline.engine)
     assert total == Swept(watched=1, resent=1)
     pipeline.drain()
     assert pipeline.status(batch_id).batch.counts.completed == 1
