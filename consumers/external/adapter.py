@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine
 
 from consumers.external.breaker import BreakerPolicy, CircuitBreaker
 from consumers.external.http_client import RegistrationClient, Unknown
-from consumers.loop.handler import Preparation, Record
+from consumers.loop.handler import Record
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
@@ -293,8 +293,3 @@ def settled_dispatch(question: Question, answer: Settled) -> SettledDispatch:
 def _wait(stopping: threading.Event, pause_s: float) -> None:
     if stopping.wait(pause_s):
         raise TransientError("stopped before the registration service had responded; it is asked again under the same keys")
-
-
-def _implements_the_protocol(external: ExternalRegistration) -> Preparation:
-    """Makes mypy report where the class departs from the protocol."""
-    return external

@@ -129,19 +129,25 @@ def read_dead_letters(settings: Settings) -> list[PutAside]:
     """Returns every dead letter that the topic holds, oldest first. Removes duplicates."""
     names = {topic.on_cluster(settings.topic_prefix): topic for topic in Topic}
     letters: dict[UUID, PutAside] = {}
+    for raw in _records(settings):
+        try:
+            identity, data = _read(raw)
+        except (UnreadableError, ValueError):
+            continue  # another program wrote it: only the product's own letters are listed
+        if isinstance(data, DeadLetterRedriven) and data.dead_letter_id in letters:
+            letters[data.dead_letter_id] = replace(letters[data.dead_letter_id], redriven_at=data.redriven_at)
+        elif isinstance(data, DeadLetter) and data.topic in names:
+            time = rfc3339(datetime.fromtimestamp(raw.timestamp_ms / 1000, UTC))
+            letters.setdefault(identity, PutAside(identity, names[data.topic], time, data))
+    return list(letters.values())
+
+
+def _records(settings: Settings) -> Iterator[RawRecord]:
+    """Everything that the dead-letter topic holds."""
     with TopicReader(settings) as reader:
         for chunk in reader.read(reader.spans([Topic.DEAD_LETTER])):
             for _, raw in chunk:
-                try:
-                    identity, data = _read(raw)
-                except (UnreadableError, ValueError):
-                    continue  # another program wrote it: only the product's own letters are listed
-                if isinstance(data, DeadLetterRedriven) and data.dead_letter_id in letters:
-                    letters[data.dead_letter_id] = replace(letters[data.dead_letter_id], redriven_at=data.redriven_at)
-                elif isinstance(data, DeadLetter) and data.topic in names:
-                    time = rfc3339(datetime.fromtimestamp(raw.timestamp_ms / 1000, UTC))
-                    letters.setdefault(identity, PutAside(identity, names[data.topic], time, data))
-    return list(letters.values())
+                yield raw
 
 
 def _read(raw: RawRecord) -> tuple[UUID, EventData]:

@@ -19,7 +19,7 @@ from orchestrator.batches.errors import (
 )
 from orchestrator.batches.model import Actor, BatchView, Idempotency, Measurement, NewBatch, Submitted
 from orchestrator.batches.parts import submitted_events
-from orchestrator.batches.repository import ActivityRepository, BatchToCreate, KeyUse
+from orchestrator.batches.repository import ActivityRepository, BatchToCreate, KeyUse, UsedKey
 from orchestrator.batches.states import BatchStatus, Counts
 from schemas.mistakes import COORDINATOR_UNKNOWN
 
@@ -66,20 +66,16 @@ def _submit(
 ) -> Iterator[SubmissionResult]:
     organization_id = requests[0].actor.organization_id
     now, known = repository.clock_and_coordinators(organization_id, {request.batch.coordinator_id for request in requests})
-    refusals = [_refusal(request, known) for request in requests]
+    refusals = {request.batch.batch_id: refusal for request in requests if (refusal := _refusal(request, known)) is not None}
     # Before any refusal, look for a batch that an earlier run of this very call stored before its commit's acknowledgement was lost. It is
     # the result whatever has changed since; the stored batch itself changes the predictions.
     stored = {
         batch.batch_id: batch
-        for request, refusal in zip(requests, refusals, strict=True)
-        if refusal is not None or hold_to_plan is not None
+        for request in requests
+        if request.batch.batch_id in refusals or hold_to_plan is not None
         if (batch := repository.find_batch(request.batch.batch_id)) is not None
     }
-    allowed = [
-        request
-        for request, refusal in zip(requests, refusals, strict=True)
-        if refusal is None and request.batch.batch_id not in stored
-    ]
+    allowed = [request for request in requests if request.batch.batch_id not in refusals.keys() | stored.keys()]
     used = repository.use_keys(
         [
             KeyUse(request.actor, request.idempotency, request.batch.batch_id)
@@ -92,19 +88,16 @@ def _submit(
         # After the keys, for the same reason.
         fresh = [replace(request, batch=hold_to_plan(request.batch)) for request in fresh]
     views = _create(repository, fresh, now)
-    for request, refusal in zip(requests, refusals, strict=True):
+    for request in requests:
         batch_id = request.batch.batch_id
         if batch_id in stored:
             yield Submitted(stored[batch_id], replayed=False)
-        elif refusal is not None:
-            yield refusal
-        elif (earlier := used.get(batch_id)) is None:
-            yield Submitted(views.get(batch_id) or visible(repository, request.actor, batch_id), replayed=False)
-        elif request.idempotency is not None and earlier.request_hash != request.idempotency.request_hash:
-            yield KeyReusedError()
+        elif batch_id in refusals:
+            yield refusals[batch_id]
+        elif batch_id in used:
+            yield _of_used_key(repository, request, used[batch_id])
         else:
-            # The key may be this very call's own, if its commit's acknowledgement was lost.
-            yield _replayed(repository, request.actor, earlier.batch_id, is_own=earlier.batch_id == batch_id)
+            yield Submitted(views.get(batch_id) or visible(repository, request.actor, batch_id), replayed=False)
 
 
 def _check(actor: Actor, coordinator_id: str, known_coordinators: Set[str]) -> None:
@@ -166,9 +159,15 @@ def _as_new(request: SubmissionRequest, now: datetime) -> BatchView:
     )
 
 
-def _replayed(repository: ActivityRepository, actor: Actor, batch_id: UUID, *, is_own: bool) -> SubmissionResult:
+def _of_used_key(repository: ActivityRepository, request: SubmissionRequest, earlier: UsedKey) -> SubmissionResult:
+    """The result of a submission whose key was used before."""
+    assert request.idempotency is not None
+    if earlier.request_hash != request.idempotency.request_hash:
+        return KeyReusedError()
+    # The key may be this very call's own, if its commit's acknowledgement was lost.
+    is_own = earlier.batch_id == request.batch.batch_id
     try:
-        return Submitted(visible(repository, actor, batch_id), replayed=not is_own)
+        return Submitted(visible(repository, request.actor, earlier.batch_id), replayed=not is_own)
     except NotFoundError:
         detail = (
             "This request was submitted before, and its batch has been deleted. To submit it again, use another Idempotency-Key."

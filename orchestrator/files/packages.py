@@ -71,6 +71,25 @@ class Package:
 
     def read(self, part: str, reader: XmlReader) -> None:
         """Passes the contents of a part to the reader. Raises UnreadableFileError."""
+        info, parser = self._readable(part), self._parser(reader)
+        try:
+            with self._archive.open(info) as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    self._bytes_left -= len(chunk)
+                    if self._bytes_left < 0:
+                        raise UnreadableFileError(_TOO_LARGE)
+                    parser.Parse(chunk, False)
+                parser.Parse(b"", True)
+        except (zipfile.BadZipFile, zlib.error, EOFError, expat.ExpatError, OSError) as error:
+            raise UnreadableFileError(_DAMAGED) from error
+        except (NotImplementedError, RuntimeError, ValueError) as error:
+            if isinstance(error, UnreadableFileError):
+                raise
+            raise UnreadableFileError(_UNSUPPORTED) from error
+
+    def _readable(self, part: str) -> zipfile.ZipInfo:
+        """The place of a part in the zip file. Raises UnreadableFileError if it is missing, or can't be read or is too large by what its
+        entry says."""
         info = self._parts.get(part.lower())
         if info is None:
             raise UnreadableFileError(_DAMAGED)
@@ -80,8 +99,10 @@ class Package:
             raise UnreadableFileError(_UNSUPPORTED)
         if info.file_size > self._bytes_left:
             raise UnreadableFileError(_TOO_LARGE)
-        parser = expat.ParserCreate()
-        parser.buffer_text = True
+        return info
+
+    def _parser(self, reader: XmlReader) -> expat.XMLParserType:
+        """A parser that passes what it finds to the reader, and raises UnreadableFileError at what no workbook has."""
 
         def start(name: str, attributes: dict[str, str]) -> None:
             self._elements_left -= 1
@@ -100,22 +121,11 @@ class Package:
             if encoding is not None and encoding.lower() not in _ENCODINGS:
                 raise UnreadableFileError(f"has the text encoding {encoding}, which is not supported; {kinds.AS_WORKBOOK}")
 
+        parser = expat.ParserCreate()
+        parser.buffer_text = True
         parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, reader.text
         parser.StartDoctypeDeclHandler, parser.XmlDeclHandler = refuse, check_encoding
-        try:
-            with self._archive.open(info) as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    self._bytes_left -= len(chunk)
-                    if self._bytes_left < 0:
-                        raise UnreadableFileError(_TOO_LARGE)
-                    parser.Parse(chunk, False)
-                parser.Parse(b"", True)
-        except (zipfile.BadZipFile, zlib.error, EOFError, expat.ExpatError, OSError) as error:
-            raise UnreadableFileError(_DAMAGED) from error
-        except (NotImplementedError, RuntimeError, ValueError) as error:
-            if isinstance(error, UnreadableFileError):
-                raise
-            raise UnreadableFileError(_UNSUPPORTED) from error
+        return parser
 
 
 @contextmanager

@@ -125,35 +125,21 @@ def read_content(
     records: list[TableRow] = []
     untitled: set[int] = set()
     doubts = Doubts()
-    header: Header | None = None
-    above: list[Row] = []
     unread_rows = 0
     try:
         source = _opened(name, raw, known)
-        for row in source.rows:
-            if are_blank(row.cells):
-                continue
+        rows = (row for row in source.rows if not are_blank(row.cells))
+        header, above = _find_header(name, rows, known, columns, source, doubts)
+        for row in rows:
             if len(mistakes) >= _MOST_MISTAKES:
                 raise UnreadableFileError("has more mistakes than are listed here", row.line)
-            if header is None and len(above) < delimited.MOST_ROWS_ABOVE and is_above_header(row, known):
-                above.append(row)
-            elif header is None:
-                if above and not is_header_below(above, row, known):
-                    # The rows above may be records, so the first row has to be the header.
-                    row, above = above[0], []
-                header = read_header(name, row, known, columns, source.sheet)
-                _refuse_swallowed_rows(name, row, header, source.delimiter, doubts)
-            elif most_rows is not None and len(records) >= most_rows:
+            if most_rows is not None and len(records) >= most_rows:
                 unread_rows += 1
             else:
                 records.append(_record(name, row, header, source.delimiter, mistakes, doubts))
                 untitled.update(untitled_with_value(header, row.cells))
     except UnreadableFileError as error:
         raise BadFileError([*mistakes, FileMistake(name, str(error), line=error.line)]) from error
-    if header is None and above:
-        header, above = read_header(name, above[0], known, columns, source.sheet), []
-    if header is None:
-        raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
     mistakes += _changed_ids(records, doubts)
     mistakes += check(name, records)
     if above:
@@ -208,6 +194,26 @@ def _workbook(name: str, raw: bytes) -> _Source:
     rows = (Row(number, None, cells) for number, cells in sheet.rows())
     named = sheet.name if sheet.other_sheets else None
     return _Source(rows, None, remarks, sheet=named, hidden_rows=sheet.hidden_rows, hidden_columns=sheet.hidden_columns)
+
+
+def _find_header(
+    name: str, rows: Iterable[Row], known: Mapping[str, Column], columns: Sequence[Column], source: _Source, doubts: Doubts
+) -> tuple[Header, Sequence[Row]]:
+    """The header, and the rows above it. Reads no further than the header. Raises BadFileError if no row can be the header."""
+    above: list[Row] = []
+    for row in rows:
+        if len(above) < delimited.MOST_ROWS_ABOVE and is_above_header(row, known):
+            above.append(row)
+            continue
+        if above and not is_header_below(above, row, known):
+            # The rows above may be records, so the first row has to be the header.
+            row, above = above[0], []
+        header = read_header(name, row, known, columns, source.sheet)
+        _refuse_swallowed_rows(name, row, header, source.delimiter, doubts)
+        return header, above
+    if not above:
+        raise BadFileError([FileMistake(name, "is empty", code="empty_file")])
+    return read_header(name, above[0], known, columns, source.sheet), []
 
 
 def _refuse_swallowed_rows(name: str, row: Row, header: Header, delimiter: str | None, doubts: Doubts) -> None:

@@ -279,10 +279,7 @@ class _Sheet:
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "row":
-            self._place = _Place(_number(attributes.get("r")) or self._place.row + 1)
-            is_flat = attributes.get("customHeight") in _TRUE and attributes.get("ht") in ("0", "0.0")
-            if attributes.get("hidden", "1" if self._hides_rows and "ht" not in attributes else "0") in _TRUE or is_flat:
-                self.hidden_rows.add(self._place.row)
+            self._begin_row(attributes)
         elif name == "c":
             self._begin_cell(attributes)
         elif self._cell is not None:
@@ -291,9 +288,7 @@ class _Sheet:
             else:
                 self._text.start(name)
         elif name == "col":
-            if attributes.get("hidden") in _TRUE or attributes.get("width") == "0":
-                first, last = _number(attributes.get("min")), _number(attributes.get("max"))
-                self.hidden_columns.update(range(first, min(last, MAX_COLUMNS) + 1))
+            self._note_columns(attributes)
         elif name == "mergeCell":
             self._add_merge(attributes.get("ref", ""))
         elif name == "sheetFormatPr":
@@ -341,6 +336,19 @@ class _Sheet:
             covered = BrokenCell(shown(value), reason)
             for row in rows[first:end]:
                 self.cells[row][merge.column] = covered
+
+    def _begin_row(self, attributes: Mapping[str, str]) -> None:
+        self._place = _Place(_number(attributes.get("r")) or self._place.row + 1)
+        is_hidden = attributes.get("hidden", "1" if self._hides_rows and "ht" not in attributes else "0") in _TRUE
+        is_flat = attributes.get("customHeight") in _TRUE and attributes.get("ht") in ("0", "0.0")
+        if is_hidden or is_flat:
+            self.hidden_rows.add(self._place.row)
+
+    def _note_columns(self, attributes: Mapping[str, str]) -> None:
+        """Notes columns that are described together, if they are hidden."""
+        if attributes.get("hidden") in _TRUE or attributes.get("width") == "0":
+            first, last = _number(attributes.get("min")), _number(attributes.get("max"))
+            self.hidden_columns.update(range(first, min(last, MAX_COLUMNS) + 1))
 
     def _add_merge(self, cells: str) -> None:
         first, _, last = (_REFERENCE.fullmatch(each) for each in cells.partition(":"))

@@ -9,7 +9,7 @@ from orchestrator.batches.model import Actor, ItemValues, NewBatch, NewItem, Num
 from orchestrator.batches.parts import content_hash, part_hash
 from orchestrator.batches.repository import PartHashes, PartKey
 from schemas.envelope import Envelope, trace_of
-from schemas.events import BatchSubmitted, MalformedSubmission
+from schemas.events import BatchSubmitted, MalformedSubmission, SubmittedItem
 from schemas.mistakes import Mistake
 
 
@@ -89,23 +89,7 @@ def malformed_part(data: MalformedSubmission, envelope: Envelope, written_at: da
 def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetime) -> SubmittedPart:
     """Reads an event's data. The order of the items in the event does not matter: in any order, the content has the same hashes."""
     total = data.total_items if data.total_items is not None else len(data.items)
-    items = [
-        (
-            item.position,
-            NewItem(
-                ItemValues(
-                    item.mentor_id,
-                    item.activity_type,
-                    item.activity_date,
-                    item.duration_minutes,
-                    item.notes,
-                    data.override_duplicates if item.override_duplicates is None else item.override_duplicates,
-                ),
-                item.client_reference,
-            ),
-        )
-        for item in data.items
-    ]
+    items = [(item.position, _new_item(item, override=data.override_duplicates)) for item in data.items]
     header = content_hash(
         organization_id=data.organization_id,
         coordinator_id=data.coordinator_id,
@@ -116,7 +100,9 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
     )
     ordered = sorted(items, key=position_of)
     public_hash = part_hash(header, data.part, ordered, with_notes=False, override=data.override_duplicates)
-    has_notes = any(item.notes is not None for item in data.items)
+    whole_hash = public_hash
+    if any(item.notes is not None for item in data.items):
+        whole_hash = part_hash(header, data.part, ordered, with_notes=True, override=data.override_duplicates)
     return SubmittedPart(
         batch_id=data.batch_id,
         organization_id=data.organization_id,
@@ -130,14 +116,21 @@ def submitted_part(data: BatchSubmitted, envelope: Envelope, written_at: datetim
         data_bytes=len(envelope.data),
         origin=Origin.of(envelope, data.batch_id, written_at),
         header_hash=header,
-        hashes=PartHashes(
-            data.part,
-            part_hash(header, data.part, ordered, with_notes=True, override=data.override_duplicates)
-            if has_notes
-            else public_hash,
-            public_hash,
-        ),
+        hashes=PartHashes(data.part, whole_hash, public_hash),
     )
+
+
+def _new_item(item: SubmittedItem, *, override: bool) -> NewItem:
+    """An item of a part. `override` is the part's own, for items that do not say."""
+    values = ItemValues(
+        item.mentor_id,
+        item.activity_type,
+        item.activity_date,
+        item.duration_minutes,
+        item.notes,
+        override if item.override_duplicates is None else item.override_duplicates,
+    )
+    return NewItem(values, item.client_reference)
 
 
 def position_of(numbered: tuple[int, NewItem]) -> int:
