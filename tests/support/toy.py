@@ -1,7 +1,6 @@
 """A handler that does as little as possible, so that a test of the loop tests only the loop."""
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -159,11 +158,3 @@ def running_loop(
             producer.close()
     if raised:
         raise raised[0]
-
-
-def toy_process() -> None:
-    """Runs the loop as a process. BULKREG_FAILPOINTS says where it ends."""
-    settings = Settings()
-    engine = create_database_engine(settings.worker_url, settings, connections=1, application_name="toy")
-    ConsumerLoop(settings, ToyHandler(), engine, EventProducer(settings)).run()
-    os._exit(0)

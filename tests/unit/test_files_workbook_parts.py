@@ -49,7 +49,6 @@ def cell(xml: str, code: str = "General", *, book: str = "", strings: tuple[str,
 
 # Among the formats that have a number and no name (ECMA-376, 18.8.30), those of dates and times.
 DATES = {*range(14, 23), *range(27, 37), 45, 46, 47, *range(50, 59)}
-SHOWN_AS_THEY_ARE = {0, 1, 3, 37, 38, 48 + 1}
 
 
 @pytest.mark.parametrize("number", range(63))
