@@ -1,4 +1,4 @@
-"""The state machine of items as data, and the only function that derives a batch's status (docs/states.md)."""
+"""The two state machines as data, and the only function that derives a batch's status (docs/states.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from schemas.statuses import TERMINAL_BATCH_STATUSES, BatchStatus, ItemStatus, Outcome
 
 __all__ = [
+    "BATCH_TRANSITIONS",
     "ITEM_TRANSITIONS",
     "TERMINAL_BATCH_STATUSES",
     "BatchStatus",
@@ -20,6 +21,18 @@ ITEM_TRANSITIONS: Mapping[ItemStatus, frozenset[ItemStatus]] = {
     ItemStatus.FAILED: frozenset({ItemStatus.PENDING}),  # a retry, with attempt + 1
     ItemStatus.SUCCESS: frozenset(),
     ItemStatus.CANCELLED: frozenset(),
+}
+
+# What `derive_batch_status` can lead to. Nothing decides by it; the tests hold the function to it.
+BATCH_TRANSITIONS: Mapping[BatchStatus, frozenset[BatchStatus]] = {
+    BatchStatus.PENDING: frozenset({BatchStatus.PROCESSING, BatchStatus.CANCELLED}),
+    BatchStatus.PROCESSING: frozenset(
+        {BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED, BatchStatus.PROCESSING}
+    ),
+    BatchStatus.PARTIAL: frozenset({BatchStatus.PROCESSING}),  # a retry
+    BatchStatus.FAILED: frozenset({BatchStatus.PROCESSING}),  # a retry
+    BatchStatus.COMPLETED: frozenset(),
+    BatchStatus.CANCELLED: frozenset(),
 }
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.batches.states import ITEM_TRANSITIONS, BatchStatus, ItemStatus
+from orchestrator.batches.states import BATCH_TRANSITIONS, ITEM_TRANSITIONS, BatchStatus, ItemStatus
 from orchestrator.registration.rules import DUPLICATE_ACTIVITY, INTERNAL_ERROR, REGISTRATION_UNAVAILABLE, RULES
 from orchestrator.verification.checks import CHECKS
-from tests.unit.test_states import BATCH_MOVES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -59,7 +58,7 @@ def test_items_move_as_the_page_says() -> None:
 
 
 def test_batches_move_as_the_page_says() -> None:
-    assert reached("A batch") == {state: set(targets) for state, targets in BATCH_MOVES.items()}
+    assert reached("A batch") == {state: set(targets) for state, targets in BATCH_TRANSITIONS.items()}
 
 
 def test_the_rules_are_those_of_the_page_in_their_order() -> None:

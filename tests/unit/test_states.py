@@ -5,23 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.batches.states import (
+    BATCH_TRANSITIONS,
     TERMINAL_BATCH_STATUSES,
     BatchStatus,
     Counts,
     ItemStatus,
     derive_batch_status,
 )
-
-BATCH_MOVES = {
-    BatchStatus.PENDING: frozenset({BatchStatus.PROCESSING, BatchStatus.CANCELLED}),
-    BatchStatus.PROCESSING: frozenset(
-        {BatchStatus.COMPLETED, BatchStatus.PARTIAL, BatchStatus.FAILED, BatchStatus.CANCELLED, BatchStatus.PROCESSING}
-    ),
-    BatchStatus.PARTIAL: frozenset({BatchStatus.PROCESSING}),  # a retry
-    BatchStatus.FAILED: frozenset({BatchStatus.PROCESSING}),  # a retry
-    BatchStatus.COMPLETED: frozenset(),
-    BatchStatus.CANCELLED: frozenset(),
-}
 
 numbers = st.integers(0, 5)
 counts = st.builds(Counts, numbers, numbers, numbers, numbers).filter(lambda each: each.total > 0)
@@ -68,14 +58,14 @@ def test_only_the_transitions_of_the_page_are_possible(each: Counts, source: Ite
 def test_batches_move_as_their_machine_says(each: Counts, target: ItemStatus) -> None:
     if each.pending:
         after = derive_batch_status(each.moved(ItemStatus.PENDING, target), was_cancelled=False)
-        assert after in BATCH_MOVES[BatchStatus.PROCESSING]
+        assert after in BATCH_TRANSITIONS[BatchStatus.PROCESSING]
     if each.failed:
         before = derive_batch_status(each, was_cancelled=False)
         after = derive_batch_status(each.moved(ItemStatus.FAILED, ItemStatus.PENDING), was_cancelled=False)
-        assert after in BATCH_MOVES[before]
+        assert after in BATCH_TRANSITIONS[before]
 
 
 def test_a_state_without_a_way_on_but_retry_is_terminal() -> None:
     for status in BatchStatus:
-        leads_on = BATCH_MOVES[status] - {BatchStatus.PROCESSING}
+        leads_on = BATCH_TRANSITIONS[status] - {BatchStatus.PROCESSING}
         assert (status in TERMINAL_BATCH_STATUSES) == (not leads_on)
