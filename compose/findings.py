@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+# A person waits for the result: longer than a healthy server needs, shorter than the clients' own timeouts.
+TIMEOUT_S = 5.0
+
 
 class State(StrEnum):
     """How serious a finding is."""

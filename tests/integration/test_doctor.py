@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from compose import doctor
+from compose import database_findings, doctor, kafka_findings
 from compose.doctor import examine
 from compose.findings import Finding, State
 from orchestrator.directory.forgetting import Forgetter
@@ -38,7 +38,8 @@ pytestmark = pytest.mark.usefixtures("durable_server")
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TIMEOUT_S", PATIENCE_S)
+    for module in (doctor, kafka_findings):
+        monkeypatch.setattr(module, "TIMEOUT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_failpoints(sound: Settings) -> None:
 
 
 def test_secrets_of_the_examples_that_were_not_replaced(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(kafka_findings, "TIMEOUT_S", 0.5)
     examples = changed(
         sound,
         api_database_url=SecretStr("postgresql://bulkreg_api:change-me-this-is-the-api@127.0.0.1:1/x"),
@@ -280,7 +281,7 @@ def test_roles_that_may_not_read_the_servers_timeline(sound: Settings) -> None:
 
 
 def test_unavailable_servers(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(kafka_findings, "TIMEOUT_S", 0.5)
     url = SecretStr("postgresql://x:secret@127.0.0.1:1,127.0.0.1:2/x")
     found = wrong(changed(sound, database_url=url, kafka_bootstrap_servers="127.0.0.1:1"))
     assert [(finding.subject, finding.state) for finding in found] == [
@@ -314,7 +315,7 @@ def test_a_broker_that_is_down(sound: Settings, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(kafka_findings, "TIMEOUT_S", 0.5)
     remote = SecretStr("postgresql://x:y@database.invalid/x")
     found = wrong(changed(sound, database_url=remote, kafka_bootstrap_servers="broker.invalid:9092"))
     unsafe = [finding for finding in found if finding.state is State.UNSAFE]
@@ -335,11 +336,11 @@ def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.M
     ],
 )
 def test_connections_to_several_servers_that_others_can_read(url: str, named: str) -> None:
-    unsafe = list(doctor._transport("database", make_url(url), {}))
+    unsafe = list(database_findings._transport("database", make_url(url), {}))
     assert [finding.detail for finding in unsafe] == [f"the connection to {named} may be unencrypted (sslmode is prefer)"]
     assert unsafe[0].fix == "append &sslmode=verify-full to its URL"
     for safe in (f"{url}&sslmode=verify-full", "postgresql://x:y@/x?host=127.0.0.1:1&host=/run/postgresql", "postgresql:///x"):
-        assert list(doctor._transport("database", make_url(safe), {})) == []
+        assert list(database_findings._transport("database", make_url(safe), {})) == []
 
 
 def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> None:
