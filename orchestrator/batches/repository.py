@@ -222,7 +222,7 @@ class ActivityRepository(Protocol):
         """Returns the positions of the items that changed after this version of their batch, in order."""
 
     def positions_of_identities(self, batch_id: UUID, values: Sequence[ItemValues]) -> Sequence[tuple[int, ItemValues]]:
-        """Returns the position and values of each item with the mentor, type and date of one of these values, by position."""
+        """Returns the position and values of each item with the mentor, type and date of one of these values, in no order."""
 
     def begin_attempts(self, batch: BatchView, attempts: Sequence[NewAttempt], *, by: str, at: datetime) -> int:
         """Moves failed items to their next attempt, and their last attempt to the history. Returns the batch's new retry number."""

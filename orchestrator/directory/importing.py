@@ -167,8 +167,9 @@ def _absent(
     named = sorted({record.values["organization_id"] for record in records})
     parameters = {"rows": _as_json(records), "organizations": named, **more}
     people = [Person(row.organization_id, row.id) for row in connection.execute(find, parameters)]
-    if close is not None:
-        connection.execute(close, parameters)
+    if close is not None and people:
+        closed = {"organizations": [person.organization_id for person in people], "people": [person.id for person in people]}
+        connection.execute(close, {**closed, **more})
     return people
 
 

@@ -68,7 +68,6 @@ _WHY_NOT = text(f"""
            ON (rival.organization_id, rival.attributed_to, rival.activity_type, rival.activity_date)
               = (c.organization_id, c.mentor_id, c.activity_type, c.activity_date)
           AND NOT rival.overrides_duplicate AND rival.revoked_at IS NULL
-    ORDER BY c.ord
 """)
 
 # An activity is flagged only because it lost to a rival. A flag copied from the request would let a later plain submission in (docs/rules.md).
@@ -83,7 +82,7 @@ _REGISTER_FLAGGED = text(f"""
              ON (rival.organization_id, rival.attributed_to, rival.activity_type, rival.activity_date)
                 = (c.organization_id, c.mentor_id, c.activity_type, c.activity_date)
         WHERE NOT rival.overrides_duplicate AND rival.revoked_at IS NULL
-        ORDER BY c.organization_id, c.mentor_id, c.activity_type, c.activity_date, c.ord
+        ORDER BY c.organization_id, c.mentor_id, c.activity_type, c.activity_date
         FOR SHARE OF rival
     ),
     inserted AS (

@@ -198,7 +198,7 @@ def _rows(record: ReadRecord, envelope: Envelope, only: UUID | None, people: For
             reason = people.text(data.organization_id, data.reason)
             yield "replay_revocation_read", (data.batch_id, data.organization_id, at, by, reason, runs, *place)
         case events.BatchDeleted():
-            yield "replay_delete", (data.batch_id, data.version, at)
+            yield "replay_delete", (data.batch_id,)
         case events.BatchCompleted():
             yield "replay_completion", (data.batch_id, data.retry_number, data.completed_at, data.organization_id)
         case events.BatchRejected():

@@ -59,7 +59,7 @@ COLUMNS = {
     "replay_cancel": "batch_id, part, reason, cancelled_by, at, cancelled, runs, partition, record_offset",
     "replay_relabel": "batch_id, version, label, partition, record_offset",
     "replay_revocation_read": "batch_id, organization_id, at, revoked_by, reason, runs, partition, record_offset",
-    "replay_delete": "batch_id, version, at",
+    "replay_delete": "batch_id",
     "replay_completion": "batch_id, retry_number, completed_at, organization_id",
     "replay_rejection": "batch_id, event_id, batch_continues, at",
     "replay_result": "batch_id, position, attempt, outcome, activity_id, error, partition, record_offset",

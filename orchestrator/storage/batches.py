@@ -24,6 +24,7 @@ BATCH_COLUMNS = """
     clock_timestamp() AS read_at
 """
 
+# `b.failed > 0` saves reading the items of a batch of which none has failed.
 ERRORS_BY_CODE = """
     (SELECT coalesce(jsonb_object_agg(code, n), '{}') FROM (
         SELECT i.error ->> 'code' AS code, count(*) AS n FROM orchestrator.batch_item i

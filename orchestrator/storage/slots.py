@@ -21,21 +21,22 @@ _SLOT = 0x62756C6C
 _PRESENCE = 0x62756C6D
 
 _ANNOUNCE = text(f"SELECT pg_advisory_lock_shared({_PRESENCE}, 0)")
+# Only advisory locks have such a class, and nobody waits for one of these.
+_OURS = f"""l.classid IN ({_SLOT}, {_PRESENCE}) AND l.objsubid = 2
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 # `state_change` is when the session's last statement began or ended. It is NULL for another role's session.
 _HELD = text(f"""
     SELECT CAST(l.classid AS bigint) AS kind, CAST(l.objid AS bigint) AS number, l.pid,
            coalesce(a.state_change < clock_timestamp() - :lease, false) AND l.pid <> pg_backend_pid() AS is_silent
     FROM pg_locks l LEFT JOIN LATERAL pg_stat_get_activity(l.pid) a ON true
-    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid IN ({_SLOT}, {_PRESENCE})
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    WHERE {_OURS}
 """)
 # Every connected relay, including those without a slot.
 _HOLDERS = text(f"""
     SELECT l.pid, host(a.client_addr) AS address, count(*) FILTER (WHERE l.classid = {_SLOT}) AS slots,
            coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0) AS silent_s
     FROM pg_locks l LEFT JOIN LATERAL pg_stat_get_activity(l.pid) a ON true
-    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid IN ({_SLOT}, {_PRESENCE})
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    WHERE {_OURS}
     GROUP BY l.pid, a.client_addr, a.state_change ORDER BY l.pid
 """)
 _END = text("SELECT pg_terminate_backend(pid) FROM unnest(CAST(:pids AS integer[])) AS pid")

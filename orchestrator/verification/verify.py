@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from psycopg2.errors import ReadOnlySqlTransaction
 from sqlalchemy import Connection, Engine, text
@@ -15,7 +14,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.observing import RESTARTS_WITHIN, note_verification
 from orchestrator.storage.statements import read_statements
 from orchestrator.verification.checks import CHECKS
-from schemas.ids import DerivedIds
+from schemas.ids import derived_ids
 
 # Outcomes are folded within a second. The sweeper publishes a lost result again within a minute after the queue has passed it.
 STUCK_AFTER = timedelta(minutes=5)
@@ -114,11 +113,8 @@ def _wrong_statuses(connection: Connection) -> Iterator[Breach]:
 
 def _wrong_item_ids(connection: Connection) -> Iterator[Breach]:
     """Item ids are derived (docs/decisions/0004-ids.md). An item with any other id can't be found by its id."""
-    batch_id, ids = "", DerivedIds(UUID(int=0))
     for row in connection.execution_options(yield_per=10_000).execute(_ITEM_IDS):
-        if row.batch_id != batch_id:
-            batch_id, ids = row.batch_id, DerivedIds(UUID(row.batch_id))
-        if str(ids.item_id(row.position)) != row.item_id:
+        if derived_ids(row.batch_id).item_id_text(row.position) != row.item_id:
             yield Breach(
                 1, row.batch_id, row.item_id, f"item_id_not_derived: the id of position {row.position} is not the derived one"
             )

@@ -88,13 +88,16 @@ def test_notes_are_erased_from_item_history_and_activity_with_a_row_that_says_by
 
 
 def test_only_the_items_of_several_that_have_notes_are_recorded_as_erased(pipeline: Pipeline) -> None:
+    """Somebody holds the activity of one without notes, and is not waited for."""
     batch_id = pipeline.submit(
         [item("mentor-1"), item("mentor-2", notes=SECRET), item("mentor-3"), item("mentor-4", notes=SECRET)]
     )
     pipeline.drain()
     ids = DerivedIds(batch_id)
     several = [NotesOf(str(batch_id), position, str(ids.item_id(position)), ORGANIZATION) for position in (3, 2, 1)]
-    with pipeline.engine.begin() as connection:
+    with pipeline.engine.connect() as holder, pipeline.engine.begin() as connection:
+        holder.execute(text("SELECT FROM registration.activity WHERE attributed_to = 'mentor-3' FOR UPDATE"))
+        connection.execute(text("SET LOCAL lock_timeout = '1s'"))
         assert erase_notes_of(connection, several, at=datetime.now(UTC), by="boss", channel="api") == 2
     assert erasures(pipeline) == [(position, 1, ORGANIZATION, "boss", "api") for position in (1, 3)]
     assert holders(pipeline) == []

@@ -46,7 +46,7 @@ WHERE forgetting_id = :forgetting_id;
 -- name: busy
 -- parameters: batch_ids uuid[]
 -- Those of the batches that are running, or have an event that is not published yet. By the primary key; the outbox is small.
-SELECT batch_id::text FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) AND (status IN ('pending', 'processing') OR pending > 0)
+SELECT batch_id::text FROM orchestrator.batch WHERE batch_id = ANY (CAST(:batch_ids AS uuid[])) AND pending > 0
 UNION
 SELECT batch_id::text FROM orchestrator.outbox WHERE batch_id = ANY (CAST(:batch_ids AS uuid[]));
 

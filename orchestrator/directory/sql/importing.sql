@@ -120,15 +120,13 @@ WHERE m.organization_id = o.organization_id AND m.organization_id = ANY (CAST(:o
 ORDER BY 1, 2;
 
 -- name: close_mentors
--- parameters: organizations text[], rows json
--- Closes the mentors that absent_mentors finds. Their activity ends yesterday, in the organization's time zone, so that activities until
--- then can still be registered.
+-- parameters: organizations text[], people text[]
+-- Closes the mentors that absent_mentors has found. Their activity ends yesterday, in the organization's time zone, so that activities until
+-- then can still be registered. By the primary keys.
 UPDATE registration.mentor m SET active_until = (statement_timestamp() AT TIME ZONE o.time_zone)::date - 1
-FROM registration.organization o
-WHERE m.organization_id = o.organization_id AND m.organization_id = ANY (CAST(:organizations AS text[]))
-  AND (m.active_until IS NULL OR m.active_until >= (statement_timestamp() AT TIME ZONE o.time_zone)::date)
-  AND (m.organization_id, m.mentor_id) NOT IN (
-      SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, mentor_id text));
+FROM unnest(CAST(:organizations AS text[]), CAST(:people AS text[])) AS n (organization_id, mentor_id)
+JOIN registration.organization o USING (organization_id)
+WHERE (m.organization_id, m.mentor_id) = (n.organization_id, n.mentor_id);
 
 -- name: absent_coordinators
 -- parameters: organizations text[], closed text, rows json
@@ -140,13 +138,12 @@ WHERE k.organization_id = ANY (CAST(:organizations AS text[])) AND k.role <> :cl
 ORDER BY 1, 2;
 
 -- name: close_coordinators
--- parameters: closed text, organizations text[], rows json
--- Closes the coordinators that absent_coordinators finds. They lose the role and all scopes.
+-- parameters: closed text, organizations text[], people text[]
+-- Closes the coordinators that absent_coordinators has found. They lose the role and all scopes. By the primary keys.
 WITH closed AS (
     UPDATE registration.coordinator k SET role = :closed
-    WHERE k.organization_id = ANY (CAST(:organizations AS text[])) AND k.role <> :closed
-      AND (k.organization_id, k.coordinator_id) NOT IN (
-          SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS given (organization_id text, coordinator_id text))
+    FROM unnest(CAST(:organizations AS text[]), CAST(:people AS text[])) AS n (organization_id, coordinator_id)
+    WHERE (k.organization_id, k.coordinator_id) = (n.organization_id, n.coordinator_id)
     RETURNING k.organization_id, k.coordinator_id
 )
 DELETE FROM registration.coordinator_scope WHERE (organization_id, coordinator_id) IN (SELECT * FROM closed);

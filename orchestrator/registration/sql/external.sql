@@ -7,5 +7,4 @@ SELECT n.ord
 FROM unnest(CAST(:batch_ids AS uuid[]), CAST(:positions AS integer[])) WITH ORDINALITY AS n (batch_id, position, ord)
 JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (n.batch_id, n.position)
 JOIN registration.organization o ON o.organization_id = i.organization_id
-WHERE i.activity_date <= o.closed_through
-ORDER BY n.ord;
+WHERE i.activity_date <= o.closed_through;

@@ -72,7 +72,7 @@ INSERT INTO registration.audit (organization_id, action, activity_id, registered
                                 activity_type, activity_date, duration_minutes, item_id, attempt)
 SELECT r.organization_id, 'revoked', r.activity_id, r.registered_by, r.attributed_to, :by, r.batch_id, :channel, :at, :reason,
        r.activity_type, r.activity_date, r.duration_minutes, r.item_id,
-       coalesce(i.attempt, (SELECT max(u.attempt) FROM registration.audit u WHERE u.activity_id = r.activity_id AND u.action = 'registered'))
+       coalesce(i.attempt, (SELECT max(u.attempt) FROM registration.audit u WHERE u.activity_id = r.activity_id))
 FROM revoked r LEFT JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (r.batch_id, r.position);
 
 -- name: clear_flags

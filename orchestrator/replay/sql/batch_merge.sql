@@ -97,7 +97,7 @@ FROM replay_batch r
 LEFT JOIN (
     SELECT u.submitted_by, u.channel
     FROM replay_submitted s JOIN registration.activity a ON a.item_id = s.item_id JOIN registration.audit u ON u.activity_id = a.activity_id
-    WHERE s.batch_id = :batch_id AND (u.batch_id, u.action) = (:batch_id, 'registered') ORDER BY u.audit_id LIMIT 1
+    WHERE s.batch_id = :batch_id AND u.action = 'registered' LIMIT 1
 ) AS u ON true
 WHERE batch_id = :batch_id
 RETURNING version;
@@ -112,7 +112,8 @@ ON CONFLICT DO NOTHING;
 
 -- name: merge_items
 -- parameters: batch_id uuid, submitted_at timestamptz, organization_id text, version bigint
--- Creates missing items and repairs existing ones. Returns how many rows changed, and how many items are missing whose activity has other values.
+-- Creates missing items and repairs existing ones. Returns how many rows changed, and how many items are missing whose activity has other values:
+-- if there is one, the caller rolls everything back.
 -- An item's attempt becomes the highest for which there is an outcome or a history row, and never lower than the live one. A missing row
 -- is created only if all corrections up to that attempt are known. An existing row is changed if its attempt is too low, or if it differs
 -- from the submitted values and no activity contradicts these. Our topics carry no notes: they are taken from the activity, or stay as
@@ -135,7 +136,8 @@ WITH corrections AS (
         UNION ALL SELECT position, attempt + 1 FROM orchestrator.item_history WHERE batch_id = :batch_id
     ) AS known GROUP BY position
 ), target AS (
-    SELECT s.*, greatest(1, g.attempt, l.attempt) AS attempt, l.position IS NOT NULL AS is_live
+    SELECT s.*, greatest(1, g.attempt, l.attempt) AS attempt, l.position IS NOT NULL AS is_live,
+           EXISTS (SELECT FROM registration.notes_erasure e WHERE (e.batch_id, e.position) = (s.batch_id, s.position)) AS are_notes_erased
     FROM replay_submitted s
     LEFT JOIN begun g ON g.position = s.position
     LEFT JOIN orchestrator.batch_item l ON (l.batch_id, l.position) = (s.batch_id, s.position)
@@ -144,13 +146,12 @@ WITH corrections AS (
     SELECT s.position, s.item_id, s.client_reference, s.attempt, s.is_live,
            jsonb_build_object('mentor_id', s.mentor_id, 'activity_type', s.activity_type, 'activity_date', s.activity_date,
                               'duration_minutes', s.duration_minutes,
-                              'notes', CASE WHEN e.batch_id IS NULL THEN s.notes END, 'override_duplicates', s.override_duplicates)
+                              'notes', CASE WHEN NOT s.are_notes_erased THEN s.notes END, 'override_duplicates', s.override_duplicates)
            || coalesce((SELECT jsonb_object_agg(e.key, e.value ORDER BY c.attempt)
                         FROM corrections c, jsonb_each(c.correction) AS e
                         WHERE c.position = s.position AND c.attempt <= s.attempt), '{}') AS values,
            coalesce((SELECT c.at FROM corrections c WHERE (c.position, c.attempt) = (s.position, s.attempt)), :submitted_at) AS attempt_at
     FROM target s
-    LEFT JOIN (SELECT DISTINCT batch_id, position FROM registration.notes_erasure WHERE batch_id = :batch_id) e USING (batch_id, position)
     WHERE s.attempt = 1 OR s.attempt - 1 = (SELECT count(*) FROM corrections c WHERE c.position = s.position AND c.attempt <= s.attempt)
 ), typed AS (
     SELECT m.position, m.item_id, m.client_reference, m.attempt, m.is_live, m.attempt_at, v.*
@@ -168,7 +169,7 @@ WITH corrections AS (
            CASE WHEN a.item_id IS NULL THEN t.notes ELSE a.notes END, t.client_reference, t.override_duplicates, t.attempt,
            t.attempt_at, :version
     FROM typed t LEFT JOIN registration.activity a ON a.item_id = t.item_id
-    WHERE NOT t.is_live AND t.position NOT IN (SELECT position FROM contradicted)
+    WHERE NOT t.is_live
     RETURNING position
 ), updated AS (
     UPDATE orchestrator.batch_item i
@@ -261,7 +262,9 @@ INSERT INTO orchestrator.item_history (batch_id, position, attempt, organization
 SELECT i.batch_id, i.position, over.attempt, i.organization_id,
        jsonb_build_object('mentor_id', s.mentor_id, 'activity_type', s.activity_type, 'activity_date', s.activity_date,
                           'duration_minutes', s.duration_minutes,
-                          'notes', CASE WHEN e.batch_id IS NULL THEN s.notes END, 'override_duplicates', s.override_duplicates)
+                          'notes', CASE WHEN NOT EXISTS (SELECT FROM registration.notes_erasure e
+                                                         WHERE (e.batch_id, e.position) = (i.batch_id, i.position)) THEN s.notes END,
+                          'override_duplicates', s.override_duplicates)
        || coalesce((SELECT jsonb_object_agg(e.key, e.value ORDER BY c.attempt)
                     FROM corrections c, jsonb_each(c.correction) AS e
                     WHERE c.position = s.position AND c.attempt <= over.attempt), '{}'), o.error,
@@ -269,8 +272,6 @@ SELECT i.batch_id, i.position, over.attempt, i.organization_id,
        n.correction, n.retried_by, n.at
 FROM orchestrator.batch_item i
 JOIN replay_submitted s ON (s.batch_id, s.position) = (i.batch_id, i.position)
-LEFT JOIN (SELECT DISTINCT batch_id, position FROM registration.notes_erasure WHERE batch_id = :batch_id) e
-       ON (e.batch_id, e.position) = (i.batch_id, i.position)
 CROSS JOIN LATERAL generate_series(1, i.attempt - 1) AS over (attempt)
 JOIN orchestrator.outcome o ON (o.batch_id, o.position, o.attempt, o.outcome) = (i.batch_id, i.position, over.attempt, 'failed')
 JOIN corrections n ON (n.position, n.attempt) = (i.position, over.attempt + 1)

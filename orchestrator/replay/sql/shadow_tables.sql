@@ -32,7 +32,7 @@ CREATE TEMPORARY TABLE replay_revocation_read (
     batch_id uuid NOT NULL, organization_id text NOT NULL, at timestamptz NOT NULL, revoked_by text NOT NULL, reason text NOT NULL,
     runs jsonb NOT NULL, partition integer NOT NULL, record_offset bigint NOT NULL
 );
-CREATE TEMPORARY TABLE replay_delete (batch_id uuid NOT NULL, version integer NOT NULL, at timestamptz NOT NULL);
+CREATE TEMPORARY TABLE replay_delete (batch_id uuid NOT NULL);
 CREATE TEMPORARY TABLE replay_completion (
     batch_id uuid NOT NULL, retry_number integer NOT NULL, completed_at timestamptz NOT NULL, organization_id text NOT NULL
 );
@@ -115,11 +115,10 @@ ANALYZE replay_ended;
 CREATE TEMPORARY TABLE replay_refused_event AS
 WITH rejection AS (
     SELECT DISTINCT batch_id, event_id, at AS written_at FROM replay_rejection
-), named AS (
-    SELECT DISTINCT batch_id, event_id FROM rejection
 ), record AS (
-    SELECT n.*, p.written_at, p.partition, p.record_offset, false AS is_malformed FROM named n JOIN replay_part p USING (batch_id, event_id)
-    UNION SELECT n.*, m.written_at, m.partition, m.record_offset, true FROM named n JOIN replay_malformed m USING (event_id)
+    SELECT n.batch_id, n.event_id, p.written_at, p.partition, p.record_offset, false AS is_malformed
+    FROM rejection n JOIN replay_part p USING (batch_id, event_id)
+    UNION SELECT n.batch_id, n.event_id, m.written_at, m.partition, m.record_offset, true FROM rejection n JOIN replay_malformed m USING (event_id)
 )
 SELECT batch_id, event_id, count(*) > count(DISTINCT written_at) AS is_undecided
 FROM record LEFT JOIN (SELECT *, true AS is_refused FROM rejection) AS r USING (batch_id, event_id, written_at)
@@ -147,10 +146,10 @@ ANALYZE replay_chosen_part;
 -- compared with all completions.
 CREATE TEMPORARY TABLE replay_whole AS
 SELECT DISTINCT ON (batch_id) batch_id, header_hash, bool_or(is_rejected) AS is_rejected, bool_and(is_stored) AS is_stored,
-       min(parts) AS parts, min(total_items) AS total_items, bool_and(is_ours) AS is_ours, max(at) AS submitted_at
+       parts, total_items, bool_and(is_ours) AS is_ours, max(at) AS submitted_at
 FROM replay_chosen_part
-GROUP BY batch_id, header_hash
-HAVING count(*) = min(parts) AND max(part) = min(parts) AND sum(item_count) = min(total_items)
+GROUP BY batch_id, header_hash, parts, total_items
+HAVING count(*) = parts AND max(part) = parts AND sum(item_count) = total_items
 ORDER BY batch_id, bool_and(is_stored) DESC, bool_or(is_rejected), min(record_offset), header_hash;
 ANALYZE replay_whole;
 
@@ -161,11 +160,11 @@ ANALYZE replay_whole;
 CREATE TEMPORARY TABLE replay_batch AS
 WITH cancel_part AS (
     SELECT DISTINCT ON (batch_id, part) * FROM replay_cancel ORDER BY batch_id, part, record_offset, partition
+), cancelled_runs AS (
+    SELECT batch_id, jsonb_agg(run) AS runs FROM cancel_part CROSS JOIN LATERAL jsonb_array_elements(runs) AS run GROUP BY batch_id
 ), cancel AS (
-    SELECT first.batch_id, first.reason, first.cancelled_by, first.at, first.cancelled,
-           coalesce((SELECT jsonb_agg(run) FROM cancel_part p CROSS JOIN LATERAL jsonb_array_elements(p.runs) AS run
-                     WHERE p.batch_id = first.batch_id AND first.parts > 1), first.runs) AS runs
-    FROM (SELECT *, count(*) OVER (PARTITION BY batch_id) AS parts FROM cancel_part) AS first WHERE part = 1
+    SELECT p.batch_id, p.reason, p.cancelled_by, p.at, p.cancelled, coalesce(r.runs, '[]') AS runs
+    FROM cancel_part p LEFT JOIN cancelled_runs r USING (batch_id) WHERE p.part = 1
 ), relabel AS (
     SELECT DISTINCT ON (batch_id) batch_id, label FROM replay_relabel r
     -- A batch in parts may have been removed and sent again. Labels from before that do not count.
@@ -176,8 +175,6 @@ WITH cancel_part AS (
     ORDER BY batch_id, version DESC, record_offset, partition
 ), retried AS (
     SELECT batch_id, max(retry_number) AS retry_number, count(DISTINCT retry_number) AS retries FROM replay_retry GROUP BY batch_id
-), deleted AS (
-    SELECT batch_id, min(at) AS at FROM replay_delete GROUP BY batch_id
 ), completion AS (
     -- There is a second, later one if a restore lost the batch and its consumers took it in again.
     SELECT batch_id, organization_id, retry_number, max(completed_at) AS completed_at
@@ -191,7 +188,8 @@ SELECT w.batch_id, p.organization_id, p.coordinator_id, p.submitted_by, p.channe
        -- At least the version that the batch had: each fold raised it by one, and folded at least one outcome.
        2 + coalesce(o.results, 0) + 2 * coalesce(n.retries, 0) AS version, p.label AS submitted_label,
        CASE WHEN w.is_ours THEN 1 ELSE w.parts END AS parts, w.header_hash, p.trace_id, w.submitted_at, f.completed_at,
-       c.at AS cancelled_at, c.cancelled_by, c.reason AS cancellation_reason, c.runs, d.at AS deleted_at, p.first_item_id,
+       c.at AS cancelled_at, c.cancelled_by, c.reason AS cancellation_reason, c.runs, p.first_item_id,
+       EXISTS (SELECT FROM replay_delete d WHERE d.batch_id = w.batch_id) AS is_deleted,
        -- A batch that was cancelled before all its parts arrived never got items.
        NOT (c.batch_id IS NOT NULL AND c.cancelled = w.total_items AND c.runs = '[]') AS has_items, false AS is_in_flight,
        coalesce(o.batch_id, c.batch_id, n.batch_id, f.batch_id) IS NOT NULL AS is_proven
@@ -202,7 +200,6 @@ CROSS JOIN LATERAL (
 LEFT JOIN cancel c ON c.batch_id = w.batch_id
 LEFT JOIN relabel r ON r.batch_id = w.batch_id
 LEFT JOIN retried n ON n.batch_id = w.batch_id
-LEFT JOIN deleted d ON d.batch_id = w.batch_id
 LEFT JOIN completion f ON (f.batch_id, f.organization_id) = (w.batch_id, p.organization_id) AND f.retry_number = coalesce(n.retry_number, 0)
 LEFT JOIN resulted o ON o.batch_id = w.batch_id
 LEFT JOIN replay_ended e ON e.batch_id = w.batch_id
@@ -232,7 +229,7 @@ DELETE FROM replay_batch b USING (
 -- part may be in an event that no rejection names. Not if an event proves that the batch was accepted, or if there was any other content
 -- under its id, which may have been accepted.
 CREATE TEMPORARY TABLE replay_never_valid AS
-SELECT DISTINCT s.batch_id
+SELECT s.batch_id
 FROM replay_submitted s JOIN replay_batch b ON b.batch_id = s.batch_id AND NOT b.is_proven JOIN replay_ended e ON e.batch_id = s.batch_id
 WHERE (SELECT count(DISTINCT (p.header_hash, p.part, p.public_hash)) = b.parts AND NOT bool_or(p.is_ours)
        FROM replay_part p WHERE p.batch_id = b.batch_id)
@@ -244,7 +241,7 @@ SELECT batch_id FROM replay_never_valid
 UNION ALL
 SELECT batch_id FROM replay_ended e
 WHERE NOT EXISTS (SELECT FROM replay_chosen_part p WHERE p.batch_id = e.batch_id
-                  GROUP BY p.header_hash HAVING count(*) FILTER (WHERE p.is_stored OR p.is_undecided OR NOT p.is_rejected) >= min(p.parts))
+                  GROUP BY p.header_hash, p.parts HAVING count(*) FILTER (WHERE p.is_stored OR p.is_undecided OR NOT p.is_rejected) >= p.parts)
   AND NOT EXISTS (SELECT FROM replay_outcome o WHERE o.batch_id = e.batch_id)
   AND NOT EXISTS (SELECT FROM replay_cancel c WHERE c.batch_id = e.batch_id)
   AND NOT EXISTS (SELECT FROM replay_retry_read n WHERE n.batch_id = e.batch_id)
@@ -273,6 +270,7 @@ WITH corrected AS (
     LEFT JOIN corrected c USING (batch_id, position)
     LEFT JOIN replay_outcome o USING (batch_id, position)
     LEFT JOIN replay_handled h ON h.topic = 'results' AND h.partition = o.partition
+    -- Our cancels name each position once. Anybody may write another.
     LEFT JOIN (SELECT batch_id, position, max(attempt) AS attempt FROM stopped GROUP BY 1, 2) x USING (batch_id, position)
 )
 SELECT batch_id, position, item_id, coalesce(changes ->> 'mentor_id', mentor_id) AS mentor_id,
@@ -368,7 +366,7 @@ CROSS JOIN LATERAL (
         ('revoked', to_jsonb(l.revoked), to_jsonb(r.revoked)),
         ('retry_number', to_jsonb(l.retry_number), to_jsonb(r.retry_number)),
         ('cancelled_at', to_jsonb(l.cancelled_at), to_jsonb(r.cancelled_at)),
-        ('deleted', to_jsonb(l.deleted_at IS NOT NULL), to_jsonb(r.deleted_at IS NOT NULL)),
+        ('deleted', to_jsonb(l.deleted_at IS NOT NULL), to_jsonb(r.is_deleted)),
         -- Known only if the announcement of the completion is among the records.
         ('completed_at', to_jsonb(l.completed_at), to_jsonb(CASE
             WHEN r.status IN ('pending', 'processing') OR r.status = 'cancelled' AND r.pending > 0 THEN NULL
@@ -388,7 +386,7 @@ WHERE NOT EXISTS (SELECT FROM replay_batch b WHERE b.batch_id = o.batch_id)
   AND NOT EXISTS (SELECT FROM replay_before s WHERE s.batch_id = o.batch_id)
   AND NOT EXISTS (SELECT FROM orchestrator.batch l WHERE l.batch_id = o.batch_id)
   AND NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = o.batch_id)
-GROUP BY o.batch_id HAVING bool_or(o.record_offset < coalesce(h.next_offset, o.record_offset + 1));
+GROUP BY o.batch_id HAVING bool_or(coalesce(o.record_offset < h.next_offset, true));
 
 -- name: item_differences
 -- The differences of the items. Values are compared only if both sides are at the same attempt. Reads whole tables.

@@ -39,7 +39,7 @@ SELECT status, count(*) AS items FROM changed GROUP BY status;
 SELECT i.position, v.ord FROM orchestrator.batch_item i
 JOIN unnest(CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]))
      WITH ORDINALITY AS v (mentor_id, activity_type, activity_date, ord) USING (mentor_id, activity_type, activity_date)
-WHERE i.batch_id = :batch_id ORDER BY i.position;
+WHERE i.batch_id = :batch_id;
 
 -- name: keep_history
 -- parameters: by text, at timestamptz, positions integer[], corrections jsonb[], batch_id uuid
@@ -64,7 +64,7 @@ SET status = 'pending', attempt = i.attempt + 1, attempt_at = :at, error = NULL,
 FROM unnest(CAST(:positions AS integer[]), CAST(:mentors AS text[]), CAST(:types AS text[]), CAST(:dates AS date[]),
             CAST(:durations AS integer[]), CAST(:notes AS text[]), CAST(:overrides AS boolean[]))
      AS n (position, mentor_id, activity_type, activity_date, duration_minutes, notes, override_duplicates)
-WHERE i.batch_id = :batch_id AND i.position = n.position AND i.status = 'failed';
+WHERE i.batch_id = :batch_id AND i.position = n.position;
 
 -- name: next_retry
 -- parameters: at timestamptz, attempts integer, batch_id uuid

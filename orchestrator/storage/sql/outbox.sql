@@ -25,7 +25,7 @@ WHERE (o.slot, o.outbox_id) = (h.slot, h.outbox_id);
 -- parameters: refused text, slots smallint[]
 -- The places that the held rows of these slots wait for. By the partial index outbox_held_for.
 SELECT DISTINCT held_for FROM orchestrator.outbox
-WHERE held_for IS NOT NULL AND held_for <> :refused AND slot = ANY (CAST(:slots AS smallint[]));
+WHERE held_for <> :refused AND slot = ANY (CAST(:slots AS smallint[]));
 
 -- name: reconsider
 -- parameters: refused text, slots smallint[]

@@ -4,13 +4,13 @@
 -- parameters: organization_id text, log integer, first_index bigint, end_index bigint
 -- The hashes of leaves, by runs. By the primary key.
 SELECT first_index, hashes FROM orchestrator.receipt_run
-WHERE organization_id = :organization_id AND log = :log AND first_index >= :first_index AND first_index < :end_index ORDER BY first_index;
+WHERE organization_id = :organization_id AND log = :log AND first_index >= :first_index AND first_index < :end_index;
 
 -- name: nodes
 -- parameters: organization_id text, log integer, level smallint, first_index bigint, end_index bigint
 -- The stored hashes of a level. By the primary key.
 SELECT index, hash FROM orchestrator.receipt_node
-WHERE organization_id = :organization_id AND log = :log AND level = :level AND index >= :first_index AND index < :end_index ORDER BY index;
+WHERE organization_id = :organization_id AND log = :log AND level = :level AND index >= :first_index AND index < :end_index;
 
 -- name: last_checkpoint
 -- parameters: organization_id text

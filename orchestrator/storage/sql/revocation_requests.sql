@@ -9,7 +9,7 @@ FROM orchestrator.dispatch d
 JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (d.batch_id, d.position)
 LEFT JOIN orchestrator.revocation_request r ON (r.batch_id, r.position) = (d.batch_id, d.position)
 WHERE d.batch_id = :batch_id AND d.position = ANY (CAST(:positions AS integer[]))
-  AND d.state = 'registered' AND i.status = 'success' AND i.revoked_at IS NULL
+  AND d.state = 'registered' AND i.revoked_at IS NULL
 ORDER BY d.position;
 
 -- name: request

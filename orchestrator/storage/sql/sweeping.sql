@@ -90,7 +90,7 @@ WHERE stage = 'splitter' AND mark_id = ANY (:passed);
 -- parameters: mark_id bigint
 -- Gives a mark to items that were sent again, once their events have left the outbox. The comment of `watch` says which events count.
 UPDATE orchestrator.sweep_watch w SET mark_id = :mark_id
-WHERE w.stage = 'registration' AND w.mark_id IS NULL
+WHERE w.mark_id IS NULL
   AND NOT EXISTS (SELECT FROM orchestrator.outbox x
                   WHERE x.batch_id = w.batch_id AND x.topic IN ('batches', 'commands', 'commands-bulk')
                     AND x.held_for IS DISTINCT FROM 'refused');

@@ -19,7 +19,7 @@ WHERE i.status = 'success' AND a.activity_id IS DISTINCT FROM i.activity_id
 SELECT i.batch_id, i.item_id, 'the item is ' || i.status || ', but the state of its dispatch to the external service is ' || d.state
        || CASE WHEN i.status = 'success' THEN ' with another activity' ELSE '' END AS detail
 FROM orchestrator.dispatch d JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (d.batch_id, d.position)
-WHERE i.status = 'success' AND d.state = 'registered' AND d.activity_id <> i.activity_id
+WHERE i.status = 'success' AND d.activity_id <> i.activity_id
    OR i.status = 'cancelled' AND d.state IN ('asked', 'registered');
 
 -- name: registered_inside_and_asked_outside
@@ -87,7 +87,7 @@ FROM registration.audit u LEFT JOIN registration.activity a ON a.activity_id = u
 -- An audit row that differs from its activity, or has another attempt than the outcome. Rows of earlier versions have fewer values.
 SELECT a.batch_id, a.item_id, 'the audit row, ' || u.action || ', says something else than the activity' AS detail
 FROM registration.audit u JOIN registration.activity a ON a.activity_id = u.activity_id
-LEFT JOIN orchestrator.outcome o ON o.batch_id = a.batch_id AND o.activity_id = a.activity_id AND o.outcome = 'success'
+LEFT JOIN orchestrator.outcome o ON o.batch_id = a.batch_id AND o.activity_id = a.activity_id
 WHERE (u.registered_by, u.attributed_to) <> (a.registered_by, a.attributed_to)
    OR (u.activity_type, u.activity_date, u.duration_minutes, u.item_id) <> (a.activity_type, a.activity_date, a.duration_minutes, a.item_id)
    OR u.action = 'registered' AND u.at <> a.created_at
@@ -341,8 +341,7 @@ SELECT o.batch_id, i.item_id, 'the item was decided at ' || o.created_at || ', a
 FROM orchestrator.batch b
 JOIN orchestrator.outcome o ON o.batch_id = b.batch_id AND o.created_at > b.cancelled_at
 LEFT JOIN orchestrator.batch_item i ON (i.batch_id, i.position) = (o.batch_id, o.position)
-WHERE b.cancelled_at IS NOT NULL
-  AND NOT EXISTS (SELECT FROM orchestrator.dispatch d
+WHERE NOT EXISTS (SELECT FROM orchestrator.dispatch d
                   WHERE (d.batch_id, d.position) = (o.batch_id, o.position) AND d.dispatched_at <= b.cancelled_at);
 
 -- 8. Replaying changes nothing: a purged batch does not come back. (1, 2 and 4 find other effects of a repetition; `bulkreg replay`

@@ -9,5 +9,5 @@ FROM orchestrator.batch b
 WHERE NOT EXISTS (SELECT FROM orchestrator.tombstone t WHERE t.batch_id = b.batch_id);
 
 -- name: item_ids
--- The id of each item, batch by batch. It is read as a stream, in the order of the primary key's first column.
-SELECT batch_id::text, position, item_id::text FROM orchestrator.batch_item ORDER BY batch_id;
+-- The id of each item. It is read as a stream.
+SELECT batch_id::text, position, item_id::text FROM orchestrator.batch_item;

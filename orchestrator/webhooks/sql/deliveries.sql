@@ -2,7 +2,8 @@
 
 -- name: told
 -- parameters: organizations text[]
--- Which of these organizations have a webhook that is enabled. By the index webhook_of_organization.
+-- Which of these organizations have a webhook that is enabled: `record` would look at the events of all others in vain. By the index
+-- webhook_of_organization.
 SELECT DISTINCT organization_id FROM orchestrator.webhook WHERE organization_id = ANY (CAST(:organizations AS text[])) AND disabled_at IS NULL;
 
 -- name: foreign

@@ -43,6 +43,15 @@ def test_an_import_says_who_was_forgotten_and_brings_nobody_back_unless_it_is_me
     assert forget(pipeline) != pseudonym, "it is a new person"
 
 
+def test_who_is_not_in_the_import_stays_forgotten(pipeline: RecordingPipeline, owner: Engine, tmp_path: Path) -> None:
+    forget(pipeline)
+    forget(pipeline, OTHER)
+    imported(pipeline, tmp_path, key=KEY, again=True)
+    report = imported(pipeline, tmp_path, mentors=[PERSON, OTHER], key=KEY)
+    assert [(each.organization_id, each.id) for each in report.forgotten] == [(ORGANIZATION, OTHER)]
+    assert named_in(owner, OTHER) == set()
+
+
 def test_nobody_is_readmitted_while_being_forgotten(pipeline: RecordingPipeline, owner: Engine, tmp_path: Path) -> None:
     pipeline.submit([item(PERSON, notes=NOTE)], label=f"for {PERSON} and {NAME}")
     pipeline.drain()

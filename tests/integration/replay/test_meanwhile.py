@@ -227,11 +227,18 @@ def test_a_batch_whose_parts_are_still_collected_is_left_to_its_consumer(pipelin
     assert pipeline.status(batch_id).batch.status == "completed"
 
 
-@pytest.mark.parametrize("what_is_left", ["the row", "the history"])
+FIRST_ATTEMPT = """UPDATE orchestrator.batch_item i SET attempt = h.attempt, status = 'failed', error = h.error
+                   FROM orchestrator.item_history h WHERE (h.batch_id, h.position) = (i.batch_id, i.position)"""
+
+
+@pytest.mark.parametrize("what_is_left", ["the row", "the history", "the first attempt"])
 def test_a_retrys_completion_that_was_not_announced_is_left_to_the_aggregator(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings, what_is_left: str
 ) -> None:
-    """The completion of the first attempts was announced, and another writer has announced one of the second."""
+    """The completion of the first attempts was announced, and another writer has announced one of the second.
+
+    The retried item waits without an error, also where a restore has brought its first attempt back.
+    """
     batch_id = pipeline.submit([item("nobody"), *mentors(1)])
     pipeline.drain()
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
@@ -241,11 +248,14 @@ def test_a_retrys_completion_that_was_not_announced_is_left_to_the_aggregator(
         *(["TRUNCATE orchestrator.batch"] if what_is_left == "the history" else ["UPDATE orchestrator.batch SET label = 'x'"]),
     )
     run(owner, *(["TRUNCATE orchestrator.item_history"] if what_is_left == "the row" else []))
+    run(owner, *([FIRST_ATTEMPT] if what_is_left == "the first attempt" else []))
     forged = as_written_by("org-other", completion(batch_id, "partial", 2, retry_number=1))
     verdicts, _ = promoted(pipeline.engine, [*pipeline.written, (-1, forged)])
     assert verdicts == {batch_id: Promoted.MERGED}
-    batch = pipeline.status(batch_id).batch
+    found = pipeline.status(batch_id)
+    batch, retried = found.batch, found.items[0]
     assert (batch.status, batch.counts.pending, batch.completed_at, batch.retry_number) == ("processing", 1, None, 1)
+    assert (retried.attempt, retried.status, retried.error) == (2, "pending", None)
     pipeline.drain()
     ends = [
         orjson.loads(event.value)["retry_number"]

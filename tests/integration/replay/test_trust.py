@@ -292,16 +292,24 @@ def test_a_batch_of_which_a_record_can_not_be_stored_is_not_covered(pipeline: Re
 
 
 def test_a_restored_batch_has_the_submitter_and_the_channel_of_the_audit(pipeline: RecordingPipeline, owner: Engine) -> None:
-    """Anybody may write under our source, and name another sender in the data. The splitter does not read that."""
+    """Anybody may write under our source, and name another sender in the data. The splitter does not read that. Others have sent the batches
+    before and after it."""
+    others = [pipeline.submit(mentors(1))]
+    pipeline.drain()
     batch_id = new_batch_id()
     forged = named(SOURCE, whole(batch_id, 640, 2, submitted_by="victim", channel="api"))
     pipeline.queues[Topic.BATCHES].append(forged)
     pipeline.drain()
+    others.append(pipeline.submit(mentors(1, first=2)))
+    pipeline.drain()
     before = projection(owner)
-    assert [row[3:5] for row in before["batch"]] == [("/bulk-registration", "upstream:/bulk-registration")]
+    senders = {row[0]: row[3:5] for row in before["batch"]}
+    sender = senders.pop(str(batch_id))
+    assert sender == ("/bulk-registration", "upstream:/bulk-registration")
+    assert sender not in senders.values()
     run(owner, "TRUNCATE orchestrator.batch, orchestrator.batch_item")
     verdicts, after = promoted(pipeline.engine, pipeline.written)
-    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
+    assert (verdicts, after.differences) == (dict.fromkeys([batch_id, *others], Promoted.MERGED), [])
     assert projection(owner) == before
 
 
@@ -372,12 +380,13 @@ def test_forged_events_are_shown_and_never_promoted(pipeline: RecordingPipeline,
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_forged_time_at_the_end_of_the_calendar_does_not_count(pipeline: RecordingPipeline, time: str) -> None:
-    event = ours(events.BATCH_DELETED, small(pipeline)["completed"], version=2)
+    retried = [{"position": 0, "attempt": 2}]
+    event = ours(events.BATCH_RETRY_REQUESTED, small(pipeline)["completed"], retry_number=1, items=retried)
     headers = tuple((name, time.encode() if name == "ce_time" else value) for name, value in event.headers)
     read = ReadRecord(event.topic, 0, 0, TIMESTAMP_MS, headers, event.value)
     with pipeline.engine.connect() as connection:
         replay = Replay(connection)
         replay.add([read])
-        [at] = connection.execute(text("SELECT at FROM replay_delete")).scalars()
+        [at] = connection.execute(text("SELECT at FROM replay_retry_read")).scalars()
         connection.invalidate()
     assert at == datetime.fromtimestamp(TIMESTAMP_MS / 1000, UTC)
