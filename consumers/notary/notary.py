@@ -19,6 +19,7 @@ from sqlalchemy import Engine, text
 from consumers.notary.appending import Appender
 from consumers.notary.published import compare_topic
 from consumers.notary.signing import Signer
+from consumers.reading.topic_reader import LeaderSilentError, ReadingStoppedError
 from orchestrator.process import metrics
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
@@ -32,6 +33,9 @@ from orchestrator.storage.receipt_checkpoints import Unsettled, settle_published
 # How often the topic is compared while nothing happens. Each time reads what was published since the last.
 _COMPARE_EVERY_S = 600.0
 _MAX_PAUSE_S = 5.0
+# Nothing is appended while the topic is read. So this is less than the age at which a loop counts as standing still, and the health can tell
+# the reason. The next try has a new client, which asks for the present leader.
+_STALL_S = 20.0
 _ROLE = "notary"
 
 # A pooler may keep our connection while the server behind it is replaced by one that was restored.
@@ -56,6 +60,8 @@ class Notary:
         self._compared_at: float | None = None
         self._server_started: datetime | None = None
         self._halted: frozenset[tuple[str, int]] = frozenset()
+        self._unread: str | None = None
+        """Why the topic could not be compared the last time."""
 
     def stop(self) -> None:
         """Asks the notary to return after the transaction that is under way."""
@@ -71,6 +77,8 @@ class Notary:
             try:
                 self.turn()
                 pause_s = self._settings.notary_poll_ms / 1000
+            except ReadingStoppedError:
+                break
             except Exception as error:
                 if not isinstance(error, KafkaException) and not is_environments(error):
                     raise
@@ -78,7 +86,7 @@ class Notary:
                 pause_s = _MAX_PAUSE_S
 
     def turn(self) -> None:
-        """Appends and signs once. Raises DBAPIError, KafkaException."""
+        """Appends and signs once. Raises DBAPIError, KafkaException, and ReadingStoppedError after `stop`."""
         metrics.RECEIPT_LEAVES_APPENDED.inc(self._appender.append())
         if self._signer is not None:
             self._compare(self._signer)
@@ -93,7 +101,8 @@ class Notary:
         if is_recent and started == self._server_started:
             return
         signer.announce_key()
-        compare_topic(self._settings, self._engine)
+        compare_topic(self._settings, self._engine, stall_s=_STALL_S, is_stopping=self._stopping.is_set)
+        self._unread = None
         with self._engine.begin() as connection:
             self._note(settle_published(connection))
         self._compared_at, self._server_started = self._clock(), started
@@ -114,14 +123,18 @@ class Notary:
         self.health.failing = (
             f"{len(unsettled)} logs of receipts contradict their published checkpoints and are not signed; bulkreg doctor says which"
             if unsettled
-            else None
+            else self._unread
         )
 
     def _failed(self, error: Exception) -> None:
         # After an error the database may be another one than before.
         self._compared_at = None
-        self.health.retrying = without_values(error)
+        told = error.args[0].str() if isinstance(error, KafkaException) else without_values(error)
+        self.health.retrying = told
         if isinstance(error, KafkaException):
-            self.health.broker_contact = False
+            # A silent leader is not the only broker: another one has named the partitions.
+            self.health.broker_contact = isinstance(error, LeaderSilentError)
+            self._unread = f"the published checkpoints can't be read, so nothing is signed: {told}"
+            self.health.failing = self.health.failing or self._unread
             self.health.turned()
-        log_action(Action.NOTARY_FAILED, role=_ROLE, error=without_values(error))
+        log_action(Action.NOTARY_FAILED, role=_ROLE, error=told)

@@ -1,6 +1,6 @@
 """Reads the checkpoints that are on the lifecycle topic, and compares them with the logs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -27,14 +27,16 @@ from schemas.event_reader import read_event
 from schemas.events import CHECKPOINT_SIGNED, CheckpointSigned
 
 
-def compare_topic(settings: Settings, engine: Engine) -> int:
+def compare_topic(
+    settings: Settings, engine: Engine, *, stall_s: float | None = None, is_stopping: Callable[[], bool] = lambda: False
+) -> int:
     """Compares the checkpoints on the topic since the last time with the logs. Returns how many there were.
 
-    Raises KafkaException if the broker does not respond, DBAPIError. How far it came is restored with the database, so after that
-    it reads what was published since the copy. A key that becomes known sets it back to the beginning (`add_key`).
+    Raises KafkaException if the broker does not respond, ReadingStoppedError, DBAPIError. How far it came is restored with the database, so
+    after that it reads what was published since the copy. A key that becomes known sets it back to the beginning (`add_key`).
     """
     number = 0
-    with TopicReader(settings) as reader:
+    with TopicReader(settings, stall_s=stall_s, is_stopping=is_stopping) as reader:
         all_spans = reader.spans([Topic.LIFECYCLE])
         with engine.begin() as connection:
             known = read_up_to(connection)

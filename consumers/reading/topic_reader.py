@@ -1,6 +1,7 @@
 """Reads topics from a point in the past to their present end, outside any consumer group."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -20,8 +21,16 @@ from orchestrator.storage.consumer_groups import FIRST_GENERATION
 from schemas.envelope import Topic
 
 Taken = TypeVar("Taken")
+Asked = TypeVar("Asked")
+
+STALL_S = 60.0
+"""A reading ends with LeaderSilentError when nothing comes for this long from the partitions that are left. After half of it the client takes
+a broker that does not respond for dead (`socket.timeout.ms`) and looks for the partition's present leader, so a failover ends no reading."""
 
 _TIMEOUT_S = 10.0
+_POLL_S = 0.2
+# A wait that took longer counts as this long: the process may have stood still itself.
+_MOST_OF_A_WAIT_S = 5.0
 # A close takes some ms, unless the client has met damage (`closing.py`).
 _CLOSE_S = 10.0
 # Large enough that the cost of a Python call does not matter, small enough that progress is visible.
@@ -37,6 +46,20 @@ _STARTING = frozenset(
         KafkaError._TIMED_OUT,
     }
 )
+
+
+class LeaderSilentError(KafkaException):
+    """Brokers respond, but nothing comes from a partition. The error's text names it, and says what to do."""
+
+    def __init__(self, places: Collection[tuple[str, int]], waited_s: float) -> None:
+        names = ", ".join(f"{topic}/{partition}" for topic, partition in sorted(places))
+        advice = "check that each partition has a leader, and that the leader responds; then try again"
+        # Not a timeout: that may also mean that no broker responds.
+        super().__init__(KafkaError(KafkaError.LEADER_NOT_AVAILABLE, f"nothing came from {names} for {waited_s:g} s; {advice}"))
+
+
+class ReadingStoppedError(Exception):
+    """The caller has asked a reading to end before its end."""
 
 
 def _is_coordinator_starting(error: BaseException) -> bool:
@@ -61,8 +84,13 @@ class Span:
 class TopicReader:
     """Reads topics and moves no group's offsets. A context manager, for one thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, stall_s: float | None = None, is_stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`stall_s`: instead of STALL_S. Once `is_stopping` is true, `read` raises ReadingStoppedError."""
         self._settings = settings
+        self._stall_s = STALL_S if stall_s is None else stall_s
+        self._is_stopping = is_stopping
         self._prefix = settings.topic_prefix
         config = consumer_config(settings, "reader") | {
             # Partitions are assigned, never subscribed to, so the group has no members.
@@ -101,7 +129,7 @@ class TopicReader:
     def _first_from(self, topic: Topic, partition: int, offset: int) -> RawRecord | None:
         place = TopicPartition(topic.on_cluster(self._prefix), partition, offset)
         if partition in self._partitions(topic):
-            low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+            low, high = self._of_leader(place, lambda: self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S))
             if low <= offset < high:
                 for chunk in self.read([Span(topic, partition, offset, high)]):
                     return chunk[0][1]
@@ -134,15 +162,25 @@ class TopicReader:
 
     def _span(self, topic: Topic, partition: int, since: datetime | None) -> Span:
         place = TopicPartition(topic.on_cluster(self._prefix), partition)
-        low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+        low, high = self._of_leader(place, lambda: self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S))
         if since is not None:
             asked = TopicPartition(place.topic, partition, max(0, int(since.timestamp() * 1000)))
-            [found] = self._consumer.offsets_for_times([asked], timeout=_TIMEOUT_S)
+            [found] = self._of_leader(place, lambda: self._consumer.offsets_for_times([asked], timeout=_TIMEOUT_S))
             low = high if found.offset == OFFSET_END else max(low, found.offset)
         return Span(topic, partition, low, high)
 
+    def _of_leader(self, place: TopicPartition, ask: Callable[[], Asked]) -> Asked:
+        """Asks the partition's leader. Raises KafkaException: LeaderSilentError if it does not respond in time."""
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._TIMED_OUT:
+                raise
+            raise LeaderSilentError({(place.topic, place.partition)}, _TIMEOUT_S) from error
+
     def read(self, spans: Sequence[Span]) -> Iterator[list[tuple[Topic, RawRecord]]]:
-        """Yields the records of the spans in chunks, each partition's in order. Raises KafkaException on a broken connection."""
+        """Yields the records of the spans in chunks, each partition's in order. Raises KafkaException on a broken connection,
+        LeaderSilentError when nothing comes for too long, and ReadingStoppedError."""
         return self._read(spans, lambda topic, message: (topic, take_apart(message)))
 
     def read_values(self, spans: Sequence[Span]) -> Iterator[list[PlacedValue]]:
@@ -157,12 +195,19 @@ class TopicReader:
         )
         damage = {place: self._damage(*place) for place in left}
         read_up_to = {(span.topic.on_cluster(self._prefix), span.partition): span.first for span in spans if span.offsets}
+        silent_s = 0.0
         while left:
+            if self._is_stopping():
+                raise ReadingStoppedError
             chunk = []
             sought: set[tuple[str, int]] = set()
-            for message in self._consumer.consume(_CHUNK, timeout=0.2):
+            began_s = time.monotonic()
+            is_heard = False
+            for message in self._consumer.consume(_CHUNK, timeout=_POLL_S):
                 place = (message.topic() or "", message.partition() or 0)
                 error = message.error()
+                # What comes from partitions that were read to their end is no progress, nor is another report of the same damage.
+                is_heard = is_heard or (place in left and (error is None or error.code() == KafkaError._PARTITION_EOF))
                 if place in sought:
                     continue  # it comes again, from where it was sought
                 offset = message.offset() or 0
@@ -172,6 +217,7 @@ class TopicReader:
                         next_offset, given_up = damage[place].reported(offset, read_up_to[place])
                         self._consumer.seek(TopicPartition(*place, next_offset))
                         if given_up is not None:
+                            is_heard = True
                             log_action(
                                 Action.DAMAGED_BATCH,
                                 role=None,
@@ -192,6 +238,9 @@ class TopicReader:
                         chunk.append(take(topics[place[0]], message))
                     if offset + 1 >= end:
                         del left[place]
+            silent_s = 0.0 if is_heard else silent_s + min(time.monotonic() - began_s, _MOST_OF_A_WAIT_S)
+            if silent_s >= self._stall_s:
+                raise LeaderSilentError(left, self._stall_s)
             if chunk:
                 yield chunk
 

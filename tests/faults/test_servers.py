@@ -1,6 +1,7 @@
-"""Rows 4 to 6, 10, 34, 39, 61, 62 and 67 of the fault catalogue: servers that are killed, full, frozen, damaged or missing."""
+"""Rows 4 to 6, 10, 34, 39, 61, 62, 67 and 81 of the fault catalogue: servers that are killed, full, frozen, damaged or missing."""
 
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -18,10 +19,16 @@ from compose.embedded.infrastructure import Infrastructure
 from consumers.loop import silence
 from consumers.loop.handler import Handled, Record
 from consumers.loop.topic_ids import BrokerTopicIds
-from consumers.reading.topic_reader import TopicReader
+from consumers.notary import notary as notary_loop
+from consumers.notary.notary import Notary
+from consumers.notary.published import every_published_checkpoint
+from consumers.reading import topic_reader
+from consumers.reading.topic_reader import LeaderSilentError, TopicReader
 from consumers.registration import RegistrationHandler
 from orchestrator.batches.model import Role
 from orchestrator.batches.publishing import Delivery, DeliveryError
+from orchestrator.process.actions import Action
+from orchestrator.process.health import Health
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessRegistrationService
 from orchestrator.storage.database import create_database_engine
@@ -30,6 +37,7 @@ from producers.producer import EventProducer
 from schemas.envelope import Topic
 from schemas.events import EventData
 from schemas.paths import API_PATH
+from tests.faults.interruptions import interrupted_readings
 from tests.faults.processes import are_at_their_ends
 from tests.faults.roles import (
     assert_exactly_once,
@@ -44,15 +52,19 @@ from tests.support.api_server import KEY, running_api
 from tests.support.crashes import kill, restart
 from tests.support.databases import fresh_database
 from tests.support.kafka import altered, committed_offsets, made_topics, reading, replace_topic
+from tests.support.log_lines import logged
 from tests.support.pipeline import COORDINATOR, Pipeline, mentors, standard_directory
 from tests.support.raw_producer import Compression, RawRecord, crc32c, produce
+from tests.support.receipts import KEY as SIGNING_KEY
+from tests.support.receipts import checkpoints, in_thread, leaves, signing
+from tests.support.revoking import revoke
 from tests.support.second_broker import NODE as SECOND_NODE
 from tests.support.second_broker import second_broker
 from tests.support.stack import Stack
 from tests.support.toy import command
 from tests.support.upstream import submitted as submitted_upstream
 from tests.support.upstream import upstream_item
-from tests.support.waiting import eventually
+from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 
 ITEMS = 20
 MAX_POLL_INTERVAL_MS = 3_000
@@ -424,3 +436,44 @@ def test_row_39_batch_that_is_damaged_on_the_brokers_disk(
     with TopicReader(on_own_kafka) as reader:
         spans = [span for span in reader.spans([Topic.BATCHES]) if span.partition == 1]
         assert [raw.offset for chunk in reader.read(spans) for _, raw in chunk][:6] == [0, 5, 6, 7, 8, 10]
+
+
+def test_row_81_a_leader_falls_silent_in_the_middle_of_reading(
+    own_kafka: Infrastructure,
+    on_own_kafka: Settings,
+    its_pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The notary says so and goes on appending, and ends when it is told to. A command ends, too."""
+    engine, settings = its_pipeline.engine, signing(on_own_kafka)
+    with running_flow(settings):
+        wait_until_completed(engine, [batch := its_pipeline.submit(mentors(2))])
+        eventually(lambda: count(engine, "orchestrator.outbox") == 0)
+    for module, name in ((topic_reader, "STALL_S"), (notary_loop, "_STALL_S"), (notary_loop, "_MAX_PAUSE_S")):
+        monkeypatch.setattr(module, name, 0.5)
+    with in_thread(Notary(settings, engine)) as running:
+        with interrupted_readings(own_kafka, monkeypatch):
+            told = eventually(lambda: running.health.failing, what="what is wrong")
+            assert f"nothing came from {Topic.LIFECYCLE.on_cluster(settings.topic_prefix)}/" in str(told)
+            assert running.health.check(max_loop_age_s=PATIENCE_S) == Health(False, told)
+            revoke(its_pipeline, batch)
+            eventually(lambda: len(leaves(engine)) == 4, what="what is revoked meanwhile in the log")
+            assert checkpoints(engine) == []
+            assert "check that each partition has a leader" in str(logged(caplog, Action.NOTARY_FAILED)[0]["error"])
+        eventually(lambda: running.health.check(max_loop_age_s=PATIENCE_S).ok)
+        eventually(lambda: [each.checkpoint.size for each in checkpoints(engine)] == [4])
+    monkeypatch.setattr(notary_loop, "_STALL_S", HELD_S)
+    with running_relay(settings):
+        eventually(lambda: count(engine, "orchestrator.outbox") == 0, what="something that the notary has not read")
+    notary = Notary(settings, engine)
+    with interrupted_readings(own_kafka, monkeypatch) as has_stopped:
+        with pytest.raises(LeaderSilentError):
+            every_published_checkpoint(settings, [SIGNING_KEY.verifier])
+        has_stopped.clear()
+        thread = threading.Thread(target=notary.run)
+        thread.start()
+        assert has_stopped.wait(PATIENCE_S)
+        notary.stop()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "it must end when it is told to"

@@ -1,7 +1,8 @@
 """Topics that are read outside a group: from a requested place to their end, and past batches that the client can't read."""
 
+import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Message, Top
 from tenacity import wait_none
 
 from consumers.reading import topic_reader
-from consumers.reading.topic_reader import Span, TopicReader
+from consumers.reading.topic_reader import LeaderSilentError, ReadingStoppedError, Span, TopicReader
 from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from schemas.envelope import Topic
@@ -180,6 +181,119 @@ def test_a_client_that_never_closes_does_not_stop_the_reader(reading: Reading, m
     monkeypatch.setattr(client, "close", threading.Event().wait)
     with reader:
         assert everything(reader) == {0: [0]}
+
+
+# --- Silence ---------------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """The time that the reader sees."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(topic_reader, "time", clock)
+    return clock
+
+
+def responding(client: Client, monkeypatch: pytest.MonkeyPatch, clock: Clock, responses: Iterator[list[Message]]) -> list[float]:
+    """The client gives these responses, each after its timeout. Returns the times of its calls."""
+    asked: list[float] = []
+
+    def consume(_count: int, timeout: float) -> list[Message]:
+        assert len(asked) < 100_000, "the reader waits without a limit"
+        asked.append(clock.now)
+        clock.now += timeout
+        return next(responses)
+
+    monkeypatch.setattr(client, "consume", consume)
+    return asked
+
+
+def test_a_silent_partition_ends_the_reading_although_others_are_busy(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    reader, client = reading(p0=Log([0]), p1=Log([0]), p2=Log([0]))
+    # What is written to the first one goes on after its end.
+    busy = ([written(0, offset)] for offset in itertools.count())
+    asked = responding(client, monkeypatch, clock, busy)
+    found: list[int] = []
+    with pytest.raises(LeaderSilentError) as raised:
+        found += [raw.offset for chunk in reader.read(reader.spans([TOPIC])) for _, raw in chunk]
+    said = raised.value.args[0].str()
+    assert said.startswith(f"nothing came from {NAME}/1, {NAME}/2 for 60 s; check that each partition has a leader"), said
+    assert asked[-1] == pytest.approx(topic_reader.STALL_S, abs=1)
+
+
+def test_row_81_a_slow_reading_goes_on_as_long_as_something_comes(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    reader, client = reading(p0=Log(range(5)), p1=Log([0, 1, 2]))
+
+    def slow() -> Iterator[list[Message]]:
+        for message in (written(0, 0), written(1, 0), written(0, 1), failing(KafkaError._PARTITION_EOF, 1, 3), written(0, 4)):
+            yield from ([] for _ in range(295))  # 59 s
+            yield [message]
+
+    responding(client, monkeypatch, clock, slow())
+    found: list[tuple[int, int]] = []
+    for chunk in reader.read(reader.spans([TOPIC])):
+        found += [(raw.partition, raw.offset) for _, raw in chunk]
+        clock.now += 3_600  # the caller's own work
+    assert found == [(0, 0), (1, 0), (0, 1), (0, 4)]
+
+
+def test_a_process_that_stood_still_itself_goes_on(reading: Reading, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    reader, client = reading(p0=Log([0]))
+
+    def stopped() -> Iterator[list[Message]]:
+        clock.now += 3_600
+        yield []
+        yield [written(0, 0)]
+
+    responding(client, monkeypatch, clock, stopped())
+    assert everything(reader) == {0: [0]}
+
+
+def test_damage_that_nothing_gets_past_ends_the_reading(reading: Reading, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    reader, client = reading(p0=Log([0, 1]))
+    monkeypatch.setattr(client, "next_batch", lambda *_: None)
+    responding(client, monkeypatch, clock, itertools.repeat([failing(KafkaError._BAD_MSG, 0, 1)]))
+    monkeypatch.setattr(client, "seek", lambda _: None)
+    with pytest.raises(LeaderSilentError):
+        everything(reader)
+
+
+def test_a_leader_that_does_not_tell_where_a_partition_ends_is_named(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, client = reading(p0=Log([0]))
+
+    def silent(*_: object, **__: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    monkeypatch.setattr(client, "get_watermark_offsets", silent)
+    for ask in (lambda: reader.spans([TOPIC]), lambda: reader.record_at(TOPIC, 0, 0)):
+        with pytest.raises(LeaderSilentError) as raised:
+            ask()
+        assert f"{NAME}/0 for 10 s" in raised.value.args[0].str()
+
+
+def test_a_reading_that_is_told_to_stop_ends(monkeypatch: pytest.MonkeyPatch, reading: Reading) -> None:
+    _, client = reading(p0=Log([0]), p1=Log([], high=7))
+    monkeypatch.setattr(client, "consume", lambda *_, **__: [written(0, 0)])
+    stopping = threading.Event()
+    reader = TopicReader(Settings(topic_prefix="test"), is_stopping=stopping.is_set)
+    chunks = reader.read(reader.spans([TOPIC]))
+    assert [raw.offset for _, raw in next(chunks)] == [0]
+    stopping.set()
+    with pytest.raises(ReadingStoppedError):
+        next(chunks)
 
 
 # --- Damage -----------------------------------------------------------------------------------------------------------------------
