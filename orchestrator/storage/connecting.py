@@ -10,6 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from psycopg2 import OperationalError as DriverOperationalError
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -82,8 +83,8 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
         *others, last = _orders(parameters)
         for ordered in others:
             with suppress(FormerPrimaryError):
-                return opened(dialect.connect(*arguments, **ordered), entry)
-        return opened(dialect.connect(*arguments, **last), entry)
+                return opened(_connected(dialect, arguments, ordered), entry)
+        return opened(_connected(dialect, arguments, last), entry)
 
     event.listen(engine, "checkout", timelines.replace_outdated)
 
@@ -92,6 +93,18 @@ def open_engine(url: URL, *, application_name: str, session: Mapping[str, str] |
         send_waiting(cursor, connection.info)
 
     return engine
+
+
+def _connected(dialect: Dialect, arguments: tuple[Any, ...], parameters: Mapping[str, Any]) -> DBAPIConnection:
+    """A new connection. Raises the driver's error also for a refusal that is not in UTF-8.
+
+    The server refuses a login in its own language and encoding, because the session's is not known yet. psycopg2 decodes it as UTF-8, and raises
+    the decoder's error, which would count as a bug of ours.
+    """
+    try:
+        return dialect.connect(*arguments, **parameters)
+    except UnicodeDecodeError as error:
+        raise DriverOperationalError(error.object.decode(errors="replace")) from error
 
 
 def _orders(parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -7,11 +7,11 @@ that arrived while the last one was being sent. A lost NOTIFY costs at most `rel
 import threading
 
 from sqlalchemy import URL, Connection
-from sqlalchemy.exc import DBAPIError
 
 from orchestrator.process.actions import Action, log_action
 from orchestrator.process.settings import Settings
 from orchestrator.storage import timelines
+from orchestrator.storage.blame import kind_of
 from orchestrator.storage.database import create_database_engine
 from orchestrator.storage.prepared import run
 
@@ -52,8 +52,8 @@ class RelayWaker:
             try:
                 with self._engine.connect() as connection:
                     self._serve(connection)
-            except DBAPIError as error:
-                log_action(Action.RELAY_WAKE_FAILED, role="api", error=type(error.orig).__name__)
+            except Exception as error:  # Also that of a bug: nobody would notice that this thread has ended.
+                log_action(Action.RELAY_WAKE_FAILED, role="api", error=kind_of(error))
                 # The next commit sets the event again. So there is no hot loop while the database is unreachable.
                 self._asked.clear()
                 self._closed = self._closing

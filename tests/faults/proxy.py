@@ -2,13 +2,19 @@
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from enum import StrEnum
 
+from tests.support.waiting import PATIENCE_S
+
 # The form in which psycopg2 sends them: a simple query. A COMMIT may be the last statement of several.
 _QUERY = b"Q"
 _COMMIT = b"COMMIT\x00"
+
+# What a client may ask for before it logs in: an encrypted connection.
+_ENCRYPTION = (80877103, 80877104)
 
 
 class Lost(StrEnum):
@@ -20,7 +26,7 @@ class Lost(StrEnum):
 
 class PostgresProxy:
     """Passes everything on, except what it was told to lose. While it refuses, each new connection ends at once, as if the server were
-    away.
+    away, or with the words of a server that is not ready.
 
     `queries` counts the clients' queries. Each is a round trip, because psycopg2 waits for the response.
     """
@@ -33,7 +39,7 @@ class PostgresProxy:
         self._open: set[socket.socket] = set()
         self._flows = threading.Event()
         self._flows.set()
-        self._refuses = False
+        self._refusal: bytes | None = None
         self.losses = 0
         self.queries = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -57,13 +63,13 @@ class PostgresProxy:
         return len(ends)
 
     @contextlib.contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Refuses new connections. Existing ones stay open."""
-        self._refuses = True
+    def refusing(self, words: bytes = b"") -> Iterator[None]:
+        """Refuses new connections, with these words if there are any. Existing ones stay open."""
+        self._refusal = words
         try:
             yield
         finally:
-            self._refuses = False
+            self._refusal = None
 
     @contextlib.contextmanager
     def holding_up(self) -> Iterator[None]:
@@ -85,7 +91,8 @@ class PostgresProxy:
             while True:
                 client, _ = self._listener.accept()
                 try:
-                    if self._refuses:
+                    if (words := self._refusal) is not None:
+                        _refuse(client, words)
                         raise ConnectionRefusedError
                     server = socket.create_connection(self._server)
                 except OSError:
@@ -140,6 +147,20 @@ def _cutting(*ends: socket.socket) -> Iterator[None]:
         yield
     for each in ends:
         _cut(each)
+
+
+def _refuse(client: socket.socket, words: bytes) -> None:
+    """Refuses a login as a server does that is not ready. Without words it only reads nothing."""
+    if not words:
+        return
+    client.settimeout(PATIENCE_S)
+    length, code = struct.unpack("!II", client.recv(8, socket.MSG_WAITALL))
+    while code in _ENCRYPTION:
+        client.sendall(b"N")
+        length, code = struct.unpack("!II", client.recv(8, socket.MSG_WAITALL))
+    client.recv(length - 8, socket.MSG_WAITALL)
+    fields = b"SFATAL\x00C57P03\x00M" + words + b"\x00\x00"
+    client.sendall(b"E" + struct.pack("!I", 4 + len(fields)) + fields)
 
 
 def _cut(end: socket.socket) -> None:

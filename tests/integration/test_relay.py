@@ -13,6 +13,7 @@ from sqlalchemy import Engine, text
 from orchestrator.batches.publishing import DeliveryError, Publisher, Trouble
 from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
+from orchestrator.storage import relay_wakeup
 from orchestrator.storage.outbox import SLOTS, slot_of
 from orchestrator.storage.relay_wakeup import RelayWaker
 from orchestrator.storage.repository import PostgresActivityRepository
@@ -25,6 +26,8 @@ from tests.support.log_lines import logged
 from tests.support.outbox import event, insert, rows_left
 from tests.support.process import in_process
 from tests.support.publishing import SettledAtOnce
+from tests.support.relay_wakeup import is_woken
+from tests.support.relay_wakeup import relay as listening
 from tests.support.waiting import PATIENCE_S, eventually
 
 
@@ -150,6 +153,21 @@ def test_waker_that_lost_its_session_uses_another(settings: Settings, engine: En
 
         eventually(is_published)
         waker.close()
+
+
+def test_waker_goes_on_after_a_bug(
+    settings: Settings, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("a test's")
+
+    with contextlib.closing(RelayWaker(settings.worker_url, settings)) as waker, listening(settings) as listener:
+        with monkeypatch.context() as broken:
+            broken.setattr(relay_wakeup, "run", fail)
+            waker.wake()
+            eventually(lambda: [line["error"] for line in logged(caplog, Action.RELAY_WAKE_FAILED)] == ["KeyError"])
+        waker.wake()
+        eventually(lambda: is_woken(listener))
 
 
 def test_waker_can_be_closed_while_the_database_is_away(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:

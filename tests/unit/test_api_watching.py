@@ -60,14 +60,15 @@ class Tables(Database):
         return self.present
 
 
-def test_followers_are_woken_after_a_look_at_the_database() -> None:
+@pytest.mark.parametrize("failure", [ProblemError("overloaded", "too much is waiting"), KeyError("a bug")], ids=["busy", "bug"])
+def test_followers_are_woken_after_a_look_at_the_database(failure: Exception) -> None:
     """There are no announcements here, because there is no database."""
     settings = Settings(database_url="postgresql://x:y@127.0.0.1:1/x").model_copy(update={"api_watch_poll_ms": 1})
     tables = Tables(settings)
     watchers = Watchers(settings, tables)
     first, second = UUID(int=1), UUID(int=2)
     tables.present = {str(first): 4, str(second): 7}
-    tables.failure = ProblemError("overloaded", "too much is waiting")
+    tables.failure = failure
 
     async def scenario() -> None:
         running = asyncio.create_task(watchers.run())

@@ -255,6 +255,30 @@ def test_the_listener_reconnects_after_it_was_disconnected(
     assert stream.events[-1]["status"] == "completed"
 
 
+def test_the_listener_goes_on_after_a_bug(
+    coordinator: httpx.Client,
+    pipeline: Pipeline,
+    engine: Engine,
+    owner: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_payload: str) -> None:
+        raise KeyError("a test's")
+
+    eventually(lambda: listening(owner))
+    batch_id = pipeline.submit(mentors(1))
+    stream = Events(coordinator, f"{API_PATH}/{batch_id}/events")
+    eventually(lambda: stream.events)
+    with monkeypatch.context() as broken:
+        broken.setattr(watching, "announced", fail)
+        announce(engine, batch_id)
+        eventually(lambda: logged(caplog, Action.LISTENER_LOST))
+    pipeline.drain()
+    stream.finish()
+    assert stream.events[-1]["status"] == "completed"
+
+
 def test_the_listener_begins_again_after_its_first_statement_was_cancelled(
     settings: Settings, owner: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
