@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 MAX_LOOP_AGE_S = 30.0
 # A role that has begun too often counts as working again after this time.
 STEADY_AFTER_S = 60.0
+# A process that was asked to stop has ended after this time, and the API after its drain and this time. What is under way takes up to 10 s
+# (`DRAIN_S` of the consumers, the API's requests); the rest is for closing. Supervisors wait for 20 s or more (docs/operations.md).
+STOP_WITHIN_S = 16.0
 
 
 class RunningRole(Protocol):
@@ -291,10 +295,8 @@ def run_roles(settings: Settings, names: Sequence[str], *, when_loaded: Callable
         begin_at_zero(name)
     roles |= _serving_health(settings, roles, beside_api="api" in names)
     relieve_collector()
-    exit_code = _run(roles)
-    if tracer is not None:
-        tracer.close()
-    return exit_code
+    drain_s = settings.api_drain_ms / 1000 if "api" in names else 0.0
+    return _run(roles, stop_within_s=STOP_WITHIN_S + drain_s, close=None if tracer is None else tracer.close)
 
 
 def _refuse_start(settings: Settings, names: Sequence[str]) -> None:
@@ -324,8 +326,12 @@ def _serving_health(settings: Settings, roles: Mapping[str, RunningRole], *, bes
     return {} if settings.health_port is None else {"health": _health(settings, settings.health_port, checks)}
 
 
-def _run(roles: Mapping[str, RunningRole]) -> int:
-    """Runs each role in a thread. Once one of them has ended, or a signal has arrived, stops all. Returns the exit code."""
+def _run(roles: Mapping[str, RunningRole], *, stop_within_s: float, close: Callable[[], None] | None) -> int:
+    """Runs each role in a thread. Once one of them has ended, or a signal has arrived, stops all, and calls `close`. Returns the exit code.
+
+    Ends the process after `stop_within_s`, whatever a role waits for. Nothing bounds a statement to a server that stands still, for example.
+    What was under way is delivered again.
+    """
     failed = threading.Event()
     ended = threading.Event()
 
@@ -355,11 +361,21 @@ def _run(roles: Mapping[str, RunningRole]) -> int:
     # Not in this thread, which handles signals: what is freed may be a client of Kafka, and its end may take long.
     threading.Thread(target=collect_until, args=(ended,), name="collector", daemon=True).start()
     ended.wait()
+    until = time.monotonic() + stop_within_s
     for role in roles.values():
         role.stop()
     for thread in threads:
-        thread.join()
-    return 1 if failed.is_set() else 0
+        thread.join(max(0.0, until - time.monotonic()))
+    exit_code = 1 if failed.is_set() else 0
+    if left := [thread.name for thread in threads if thread.is_alive()]:
+        log_action(Action.STOP_ABANDONED, role=None, roles=left)
+        # The interpreter's own end would wait for some of the threads.
+        os._exit(exit_code)
+    if close is not None:
+        closing = threading.Thread(target=close, name="closing", daemon=True)
+        closing.start()
+        closing.join(max(0.0, until - time.monotonic()))
+    return exit_code
 
 
 def begin_tracing(environment: Mapping[str, str]) -> tracing.Tracing | None:

@@ -32,7 +32,7 @@ FRUGAL_MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072", "M
 
 API_START_TIMEOUT_S = 60.0
 API_PROBE_TIMEOUT_S = 5.0
-ROLE_STOP_TIMEOUT_S = 15.0  # a role finishes its micro-batch; a kill loses nothing and only repeats work
+ROLE_STOP_TIMEOUT_S = 20.0  # longer than a process takes (`STOP_WITHIN_S`); a kill loses nothing and only repeats work
 
 
 class PortTakenError(Exception):

@@ -23,6 +23,11 @@ class Action(Enum):
         logging.CRITICAL,
         "The role failed and ended its process, which is then restarted. If this repeats, look at `error` and `at`.",
     )
+    STOP_ABANDONED = (
+        logging.WARNING,
+        "The process was asked to stop, and ended although `roles` still waited for something, such as a database that stands still. What they "
+        "did is repeated by the next process.",
+    )
     ROLE_STARTS_NOT_NOTED = logging.WARNING, "The database was unreachable when the process began, so this start is not counted."
     SCHEDULER_CLASS_REFUSED = (
         logging.WARNING,

@@ -6,19 +6,24 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import text
+from pydantic import SecretStr
+from sqlalchemy import create_engine, text
 
 from orchestrator.process.settings import Settings
+from schemas.paths import API_PATH
+from tests.support.api_server import KEY, ApiServer
 from tests.support.no_tls import NO_TLS
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.ports import free_port
 from tests.support.prepared import BULKREG
 from tests.support.process import environment
 from tests.support.waiting import PATIENCE_S, eventually
+from tests.support.webhook_keys import FIRST_KEY
 
 WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bulkreg relay' AND wait_event_type = 'Lock'")
 LONGER_THAN_THE_TEST_MS = "200000"
@@ -138,3 +143,69 @@ def test_a_second_sigterm_ends_the_role_at_once(settings: Settings, topics: None
                 assert process.wait(PATIENCE_S) == 1
             finally:
                 process.kill()
+
+
+ENDS_SOON = """
+from cli.main import app
+from compose import roles
+
+roles.STOP_WITHIN_S = 1.0
+app()
+"""
+# What each role waits for: a table that somebody else has locked.
+WAITS_FOR = {
+    "relay": "orchestrator.outbox",
+    "sweeper": "orchestrator.sweep_watch",
+    "notary": "orchestrator.receipt_cursor",
+    "notifier deliveries": "orchestrator.webhook_delivery",
+    "api": "orchestrator.batch",
+}
+BLOCKED = text(
+    "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    " AND application_name LIKE 'bulkreg %'"
+)
+
+
+def test_row_83_a_process_ends_although_its_roles_hang_in_statements(
+    settings: Settings, topics: None, pipeline: Pipeline
+) -> None:
+    """As they do while the server stands still. Nothing of theirs is lost, because nobody was told that it is done."""
+    port = free_port()
+    patient = {
+        "BULKREG_API_PORT": str(port),
+        "BULKREG_API_DRAIN_MS": "0",
+        "BULKREG_JWT_HS256_KEY": KEY,
+        "BULKREG_SWEEP_INTERVAL_MS": "100",
+        "BULKREG_WEBHOOK_KEYS": FIRST_KEY,
+        "BULKREG_LOCK_TIMEOUT_MS": LONGER_THAN_THE_TEST_MS,
+        "BULKREG_STATEMENT_TIMEOUT_MS": LONGER_THAN_THE_TEST_MS,
+    }
+    url = f"http://127.0.0.1:{port}"
+    api = ApiServer(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY)}), url)
+    roles = [name.split()[0] for name in WAITS_FOR]
+
+    owner = create_engine(settings.owner_url)
+
+    def read() -> None:
+        with api.client() as client, contextlib.suppress(httpx.TransportError):
+            client.get(API_PATH)
+
+    def blocked() -> set[str]:
+        with owner.connect() as connection:
+            return {name.removeprefix("bulkreg ") for name in connection.execute(BLOCKED).scalars()}
+
+    with ThreadPoolExecutor(1) as threads, owner.connect() as connection:
+        connection.execute(text(f"LOCK TABLE {', '.join(WAITS_FOR.values())}"))
+        command = [sys.executable, "-c", ENDS_SOON, "run", *roles]
+        with subprocess.Popen(command, env=environment(settings) | patient, stderr=subprocess.PIPE) as process:
+            try:
+                eventually(lambda: answers(port), what="the API")
+                threads.submit(read)
+                eventually(lambda: not WAITS_FOR.keys() - blocked(), what="roles that wait")
+                process.terminate()
+                _, said = process.communicate(timeout=PATIENCE_S)
+            finally:
+                process.kill()
+    owner.dispose()
+    lines = {line["action"]: line for line in map(json.loads, said.splitlines()) if "action" in line}
+    assert (process.returncode, sorted(lines["stop_abandoned"]["roles"])) == (0, sorted(roles))
