@@ -48,7 +48,7 @@ class RegistrationHandler:
         return self._handle(connection, records, self._service.register)
 
     def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
-        """Ends the item of a command that fails even alone as `internal_error`, and puts the record aside for those who look for the bug.
+        """Ends the item with `internal_error` when its command fails even alone, and puts the record aside for those who look for the bug.
 
         If an external service was asked for the item, the item may exist there. Then the `dispatch` row decides, or the item waits.
         """

@@ -1,6 +1,6 @@
 """Asks the coordinator of a role's consumer group whether it serves the group.
 
-The client itself does not tell: a member that is refused for ever looks like one that has no partition because there are more members than
+The client itself does not say so: a member that is refused for ever looks like one that has no partition because there are more members than
 partitions. So the loop asks with another client. Decision 43 says when a coordinator refuses a group.
 """
 

@@ -39,8 +39,8 @@ class _Queue:
 
 
 class Lanes:
-    """One queue for each lane. A micro-batch comes from one lane: mixed, the few records of small batches would wait for the many beside
-    them.
+    """One queue for each lane. A micro-batch comes from one lane. In a mixed one, the few records of small batches would wait for the
+    many beside them.
 
     While both lanes have work they take turns, and the bulk lane gets its share of a micro-batch. While one is idle, the other gets whole
     micro-batches.

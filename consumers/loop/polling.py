@@ -12,7 +12,7 @@ GATHER_S = 0.003
 def poll(consumer: Consumer, *, timeout_s: float, most: int, assignment: Callable[[Message], object]) -> list[Message]:
     """Returns the messages that are there. Waits only when there are none.
 
-    `assignment` returns what stands for the present assignment of the message's partition.
+    `assignment` returns an object that another assignment of the message's partition does not have.
     """
     if not timeout_s:
         return consumer.consume(most, timeout=0)

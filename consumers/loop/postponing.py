@@ -61,7 +61,7 @@ class PostponedUnits:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more may be added. So many records do not fail on their own account."""
+        """Whether no more may be added. If so many records fail, none of them is the cause."""
         return self.records >= self._most_records
 
     @property

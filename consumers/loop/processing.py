@@ -47,7 +47,7 @@ class _Settled:
     events: list[OutgoingEvent] = field(default_factory=list)
     refused: list[tuple[Entry, RefusedError]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    """The records that are not settled. They are tried again behind others."""
+    """The records that are not settled. They are tried again after others."""
 
     def __add__(self, other: "_Settled") -> "_Settled":
         return _Settled(self.events + other.events, self.refused + other.refused, self.failures + other.failures)
@@ -88,8 +88,8 @@ class Processor:
     def process(self, entries: Sequence[Entry], next_offsets: NextOffsets, *, last_chance: str | None = None) -> Processed:
         """Returns when every effect is durable and every event is sent. Mostly all events are acknowledged by then.
 
-        Returns failures for records that had no effect and whose blame is not known. A record that fails alone with an error of the kind
-        `last_chance` is given up instead.
+        Returns failures for records that had no effect, if it is not known whether they are to blame. A record that fails alone with an
+        error of the kind `last_chance` is given up instead.
 
         Retries for as long as the database is unavailable. If the loop is stopping, it raises the database's error. Any other error that it
         raises is a bug.

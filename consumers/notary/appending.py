@@ -19,7 +19,7 @@ _WAIT_S = 2.0
 
 
 class Appender:
-    """Any number may run: each finds the turn taken while another appends."""
+    """Any number may run. While one appends, the others find the turn taken and append nothing."""
 
     def __init__(self, engine: Engine, *, name: str, stopping: threading.Event, passed: Callable[[Failpoint], None]) -> None:
         """`name` is what the origins of new logs begin with."""

@@ -32,8 +32,8 @@ def compare_topic(
 ) -> int:
     """Compares the checkpoints on the topic since the last time with the logs. Returns how many there were.
 
-    Raises KafkaException if the broker does not respond, ReadingStoppedError, DBAPIError. How far it came is restored with the database, so
-    after that it reads what was published since the copy. A key that becomes known sets it back to the beginning (`add_key`).
+    Raises KafkaException if the broker does not respond, ReadingStoppedError, DBAPIError. The database keeps how far it came. So after a
+    restore it reads again what was published since the copy was made. A key that becomes known sets it back to the beginning (`add_key`).
     """
     number = 0
     with TopicReader(settings, stall_s=stall_s, is_stopping=is_stopping) as reader:

@@ -27,7 +27,7 @@ TIMEOUT_S = 10.0
 """The limit of an attempt, from the name's lookup to the end of the response, however slowly it comes."""
 
 MAX_RESPONSE_BYTES = 64 * 1024
-"""After this the response is cut. Its status has said everything."""
+"""The response is cut after this. The status says all that matters."""
 
 _USER_AGENT = "bulk-registration-webhooks"
 

@@ -16,7 +16,7 @@ _CALL = "call_id"
 
 @dataclass(frozen=True, slots=True)
 class EarlierResult:
-    """The stored result of a key's earlier use; `replayed` unless this very call has stored it, and lost the acknowledgement."""
+    """The stored result of a key's earlier use. `replayed` is False if this very call stored it, and only the acknowledgement was lost."""
 
     result: Mapping[str, Any]
     replayed: bool

@@ -137,7 +137,7 @@ class ItemError:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The basis of a batch's speed: at `began_at`, when its last attempts began, `pending` items waited; it was read at `read_at`."""
+    """The basis of a batch's speed. When its last attempts began, at `began_at`, `pending` items waited. It was read at `read_at`."""
 
     began_at: datetime
     pending: int

@@ -30,8 +30,8 @@ def content_hash(
 def part_hash(
     header: bytes, part: int, items: Sequence[tuple[int, NewItem]], *, with_notes: bool, override: bool = False
 ) -> bytes:
-    """The hash of one part's content: (position, item) in the order of the part. `override` is the batch's flag. An item's own counts where it
-    is another, so that parts from before items had flags keep their hashes."""
+    """The hash of one part's content: (position, item) in the order of the part. `override` is the batch's flag. An item's own flag is
+    hashed only where it differs, so that parts from before items had flags keep their hashes."""
     rows = [
         (
             position,

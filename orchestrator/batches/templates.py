@@ -1,7 +1,7 @@
 """The operations on templates: groups that a coordinator registers again and again.
 
-Each runs in the caller's transaction, which may be run again after its commit's acknowledgement was lost: a key of the call's own tells. A
-coordinator sees his own templates; the others see all of the organization, and auditors change none.
+Each runs in the caller's transaction, which may be run again after its commit's acknowledgement was lost. A key of the call's own shows that
+it was executed before. Coordinators see their own templates, all others those of the organization. Auditors change none.
 """
 
 from collections.abc import Set

@@ -83,8 +83,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Forgot:
-    """What was done: rows that changed, people that are done with, and people that wait for a running batch or an unpublished event, or are
-    coordinators."""
+    """How many rows changed, how many people are forgotten now, and how many wait: for a running batch, for an unpublished event, or because
+    they are coordinators."""
 
     rows: int = 0
     people: int = 0
@@ -123,7 +123,7 @@ class Forgetter:
         return forgot
 
     def work_on_all(self, engine: Engine, *, most_s: float | None = None) -> tuple[Forgot, Mapping[str, Exception]]:
-        """Works for so long at most, and at least one step; or until all is done. A request whose step fails is put aside, so that the others
+        """Works until all is done, or `most_s` have passed; at least one step. A request whose step fails is put aside, so that the others
         are worked on. Returns what was done, and these errors by the id of the request. Raises ForgettingKeyError if a request is open and
         the key is missing or another one."""
         until = None if most_s is None else monotonic() + most_s
@@ -179,7 +179,7 @@ class Forgetter:
 
 
 def has_open_request(connection: Connection) -> bool:
-    """Whether somebody has asked to forget a person, and that is not done yet."""
+    """Whether a request to forget a person is open."""
     return bool(connection.execute(_HAS_OPEN).scalar_one())
 
 

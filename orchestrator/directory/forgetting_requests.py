@@ -57,11 +57,11 @@ class ForgettingRequests:
     def ask(
         self, actor: Actor, mentor_id: str, *, key: ForgettingKey | None = None, also_unknown: bool = False
     ) -> ForgettingView:
-        """Asks to forget a person; returns the open request if there is one. The id is in the directory, or a record has it. In large tables
-        the sweeper finds out whether somebody has it.
+        """Asks to forget a person; returns the open request if there is one. The directory or a record must have the id. In large tables the
+        sweeper finds out whether one has.
 
         With the key, somebody who was forgotten before is known too, so that texts that were written since are searched again. With
-        `also_unknown` nobody need have the id, also for a request that is open already: a database that was restored may lack the person, whom
+        `also_unknown` the id may be nobody's, also for a request that is open already: a database that was restored may lack the person, whom
         the next import would bring back.
         Raises ForbiddenError (also for the caller's own id: nobody removes themselves from the audit), ConflictError (nobody has the id, a
         running batch has an item for the mentor, or the id is a coordinator's).

@@ -46,7 +46,7 @@ class Table:
 
     columns: Mapping[str, Holds]
     of_batch: str | None = None
-    """The condition that finds the rows of batches (`:batch_ids`, or the bounds of their item ids) by an index; None: of no batch."""
+    """The condition that finds the rows of batches (`:batch_ids`, or the bounds of their item ids) by an index; None: they are of no batch."""
     also: str = ""
     """What else is written to a row that changes."""
     function: str | None = None

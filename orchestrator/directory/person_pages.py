@@ -60,9 +60,9 @@ def in_order(keys: Keys) -> str:
 
 
 def may_name(table: Table) -> str:
-    """The condition that a row may name the person. Texts are compared in the coarsest way; whether they do is decided afterwards.
+    """The condition that a row may name the person. Texts are compared in the coarsest way.
 
-    All texts of a row are folded at once, because that takes most of the time.
+    Whether a row does name the person is decided afterwards. All texts of a row are folded at once, because that takes most of the time.
     """
     conditions, searched = [], []
     for column, holds in table.named.items():

@@ -26,7 +26,7 @@ class Rewriting:
     """The rows that name one person, and what becomes of them. In the transaction of the connection."""
 
     def __init__(self, connection: Connection, request: Row[Any], forgotten: ForgottenPeople) -> None:
-        """`request` has organization, id, name and pseudonym. `forgotten` has the same words, before those of everybody who was forgotten."""
+        """`request` has organization, id, name and pseudonym. `forgotten` has this person's words, then those of all who were forgotten."""
         self._connection = connection
         self._organization_id: str = request.organization_id
         self._mentor_id: str = request.mentor_id
@@ -58,8 +58,8 @@ class Rewriting:
     def rewrite_some(
         self, name: str, condition: str, parameters: Mapping[str, Any], *, most: int, most_bytes: int
     ) -> tuple[int, Key | None]:
-        """Rewrites the rows within the condition that name the person, in the order of the key. Looks at so many rows and bytes of text at
-        most, and at one row at least.
+        """Rewrites the rows within the condition that name the person, in the order of the key. Looks at `most` rows and
+        `most_bytes` of text at most, and at one row at least.
 
         Returns how many changed, and the key of the last row that was looked at if there may be more.
         """
@@ -72,7 +72,7 @@ class Rewriting:
         return self._rewrite(name, keys, portion), portion[-1].key if may_be_more else None
 
     def rewrite_all(self, name: str, condition: str, parameters: Mapping[str, Any], *, most_bytes: int) -> int:
-        """Rewrites all rows within the condition that name the person, a statement for so many bytes of text. Returns how many changed."""
+        """Rewrites all rows within the condition that name the person, in statements of `most_bytes` of text. Returns how many changed."""
         keys = key_columns(self._connection, name)
         found = find_rows(self._connection, name, keys, condition, {**self.parameters, **parameters})
         return sum(self._rewrite(name, keys, portion) for portion in portions(found, most_bytes))

@@ -1,4 +1,4 @@
-"""The rows that may name a person: first which, then as many as one can look at before the next statement.
+"""Reads the rows that may name a person: first which ones these are, then as many as can be examined before the next statement.
 
 A session that sends no statement for `BULKREG_IDLE_IN_TRANSACTION_TIMEOUT_MS` is ended, and looking at 10,000 characters takes up to 20 ms.
 """
@@ -26,7 +26,7 @@ class Found:
 def find_rows(
     connection: Connection, name: str, keys: Keys, condition: str, parameters: Mapping[str, Any], *, most: int | None = None
 ) -> list[Found]:
-    """The rows within the condition that may name the person, in the order of the key, up to this number."""
+    """The rows within the condition that may name the person, in the order of the key, at most `most`."""
     table = TABLES[name]
     sizes = [
         f"coalesce(octet_length(CAST(t.{column} AS text)), 0)"
@@ -45,7 +45,7 @@ def find_rows(
 
 
 def portions(found: Sequence[Found], most_bytes: int) -> Iterator[Sequence[Found]]:
-    """Divides the rows into runs whose texts have so many bytes at most, or one row."""
+    """Divides the rows into runs whose texts have `most_bytes` at most. A larger row is a run of its own."""
     portion: list[Found] = []
     size = 0
     for row in found:

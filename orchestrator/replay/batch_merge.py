@@ -66,7 +66,7 @@ class BatchMerge:
         return row
 
     def people(self, organization_id: str) -> Row[Any]:
-        """Why the rebuilt batch may name people otherwise than the live one: whether somebody is being forgotten, and whether somebody was
+        """Whether the rebuilt batch may name people differently from the live one: whether somebody is being forgotten, and whether somebody was
         forgotten or readmitted since the replay began. Neither changes until the commit."""
         wait_for_imports(self._connection)
         row: Row[Any] = self._connection.execute(_PEOPLE, {"organization_id": organization_id}).one()

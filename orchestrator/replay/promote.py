@@ -5,9 +5,9 @@ label or deletion (docs/events.md). A batch is merged only if the database has i
 outcome or the history has it; a label, a cancel or a deletion only if the table `batch_edit` has it; a revocation only if the activity has it.
 Items never lose an outcome, attempts never decrease, and cancels and deletions remain.
 
-A batch is left as it is while somebody of its organization is being forgotten, or if somebody was since the replay read who is: the rebuilt
-batch would bring an id back, or the pseudonym would hide the person's notes from the search. So is a batch that is older than the
-forgetting of a person who was readmitted, if only a record from after the forgetting was read.
+A batch stays as it is while somebody of its organization is being forgotten, and if somebody was forgotten or readmitted after the replay had
+read who is. Otherwise the rebuilt batch would bring an id back, or the pseudonym would hide the person's notes from the search. A batch also
+stays if it is older than the forgetting of a person who was readmitted since, and only a record from after the forgetting was read.
 """
 
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class _Facts:
 
     @property
     def is_label_known(self) -> bool:
-        """Whether no edit of the live row is missing in the edits."""
+        """Whether `edits` has every edit of the live row."""
         return self.live is None or bool(self.evidence.is_unmoved and self.edits.edits >= self.live.edit_version - 1)
 
 
@@ -142,7 +142,7 @@ def _cancelled_at(facts: _Facts) -> Any:
 
 
 def _has_items(facts: _Facts, cancelled_at: Any) -> bool:
-    """Whether there are items to merge. Only a batch that was cancelled before its last part came has none: for others, _LeftError is raised."""
+    """Whether there are items to merge. A batch that was cancelled before all of its parts came has none. Any other without items is left."""
     if not facts.rebuilt.has_items and (cancelled_at is None or facts.evidence.has_items):
         raise _LeftError(Promoted.NOT_BORNE_OUT)
     if facts.evidence.is_collecting and cancelled_at is None:

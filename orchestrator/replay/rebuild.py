@@ -182,18 +182,14 @@ def _rows(record: ReadRecord, envelope: Envelope, only: UUID | None, people: For
                 correction = _correction(item, data.organization_id, people)
                 yield "replay_retry_read", (data.batch_id, item.position, item.attempt, correction, *common)
         case events.BatchCancelled():
-            if not _are_runs(data.cancelled_positions):
-                raise UnreadableError("invalid_data", "the cancelled positions are not runs in ascending order")
-            runs = orjson.dumps(data.cancelled_positions).decode()
+            runs = _runs(data.cancelled_positions, "cancelled")
             by = people.id(data.organization_id, data.cancelled_by or envelope.source)
             reason = people.value(data.organization_id, data.reason)
             yield "replay_cancel", (data.batch_id, data.part, reason, by, at, data.cancelled, runs, *place)
         case events.BatchRelabelled():
             yield "replay_relabel", (data.batch_id, data.version, people.value(data.organization_id, data.label), *place)
         case events.ActivitiesRevoked() if record.topic is Topic.BATCHES:
-            if not _are_runs(data.revoked_positions):
-                raise UnreadableError("invalid_data", "the revoked positions are not runs in ascending order")
-            runs = orjson.dumps(data.revoked_positions).decode()
+            runs = _runs(data.revoked_positions, "revoked")
             by = people.id(data.organization_id, data.revoked_by)
             reason = people.text(data.organization_id, data.reason)
             yield "replay_revocation_read", (data.batch_id, data.organization_id, at, by, reason, runs, *place)
@@ -205,10 +201,13 @@ def _rows(record: ReadRecord, envelope: Envelope, only: UUID | None, people: For
             yield "replay_rejection", (data.batch_id, data.rejected_event_id, data.batch_continues, at)
 
 
-def _are_runs(positions: Sequence[tuple[int, ...]]) -> bool:
-    """Whether these are runs as the product writes them: each position once, so that no event names more positions than a batch can have."""
+def _runs(positions: Sequence[tuple[int, ...]], what: str) -> str:
+    """The runs of positions as JSON. Raises UnreadableError unless they are as the product writes them: each position once, so that no event
+    names more positions than a batch can have."""
     ends = [-1, *(run[1] for run in positions)]
-    return all(end < first <= last for end, (first, last, *_) in zip(ends, positions, strict=False))
+    if not all(end < first <= last for end, (first, last, *_) in zip(ends, positions, strict=False)):
+        raise UnreadableError("invalid_data", f"the {what} positions are not runs in ascending order")
+    return orjson.dumps(positions).decode()
 
 
 def _part_row(part: ReadPart, at: datetime, place: tuple[datetime, int, int], people: ForgottenPeople) -> Sequence[object]:

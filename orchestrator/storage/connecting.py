@@ -108,7 +108,7 @@ def _connected(dialect: Dialect, arguments: tuple[Any, ...], parameters: Mapping
 
 
 def _orders(parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The parameters with each of several hosts first: libpq takes the first that accepts changes, and that may be a former primary."""
+    """The parameters, once for each host, with this host first. libpq takes the first that accepts changes, which may be a former primary."""
     hosts, ports = (str(parameters.get(name, "")).split(",") for name in ("host", "port"))
     if len(hosts) == 1:
         return [parameters]
@@ -117,7 +117,7 @@ def _orders(parameters: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _turned(values: Sequence[str], by: int) -> str:
-    """The list that begins with another of its values. One that is for all stays."""
+    """The list, turned so that it begins with another value. A single value is for all hosts, and stays."""
     return ",".join([*values[by:], *values[:by]] if len(values) > 1 else values)
 
 

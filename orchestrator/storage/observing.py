@@ -82,7 +82,7 @@ def note_queues(connection: Connection, queues: Queues) -> dict[Topic, QueueStat
 
 
 def standing_partitions(connection: Connection, topics: Sequence[Topic], *, trouble_after: timedelta) -> list[tuple[Topic, int]]:
-    """Returns the partitions that have been behind for so long without moving. What no sweeper has seen as recently is left out."""
+    """Returns the partitions that have been behind for so long without moving. Those that no sweeper has looked at in that time are left out."""
     rows = connection.execute(_STANDING_PARTITIONS, {"topics": [topic.value for topic in topics], "trouble_after": trouble_after})
     return [(Topic(row.topic), row.partition) for row in rows]
 

@@ -57,7 +57,7 @@ Person = tuple[str, str]
 
 
 class Position(NamedTuple):
-    """How far the audit is in the logs, up to which row it is older than they are, and its newest committed row."""
+    """Three ids of audit rows: the last one in the logs, the last one that is older than the logs, and the newest committed one."""
 
     appended_through: int
     before_log: int
@@ -145,7 +145,7 @@ def behind_s(connection: Connection) -> float:
 def append_rows(connection: Connection, at: Position, through: int, *, name: str, max_rows: int) -> Appended:
     """Appends the rows up to `through`, at most `max_rows`. `name` is what the origins of new logs begin with.
 
-    Every transaction that may still commit one of these rows has ended, and this one has the turn.
+    The transaction must have the turn, and every transaction that may still commit one of these rows must have ended.
     """
     rows = read_rows(connection, at.appended_through, through, None, max_rows)
     of_organization: dict[str, list[AuditRow]] = defaultdict(list)
@@ -167,7 +167,7 @@ def append_rows(connection: Connection, at: Position, through: int, *, name: str
 def restart_log(connection: Connection, organization_id: str, *, number: int, name: str, reason: str) -> GrowingLog:
     """Begins a log that replaces the organization's present one, with every audit row that is in a log, and returns it.
 
-    This transaction has the turn.
+    The transaction must have the turn.
     """
     through, after = position(connection).appended_through, 0
     log = _begin(connection, GrowingLog(organization_id, number, through), name, reason)

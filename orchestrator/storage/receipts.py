@@ -44,7 +44,7 @@ class ReceiptReader:
         self._connection = connection
 
     def receipt(self, organization_id: str, batch_id: UUID, *, registered: int, revoked: int) -> bytes | None:
-        """The receipt of a batch of which so many records were registered and revoked, in its only form.
+        """The receipt of a batch, in its only form. `registered` and `revoked` say how many of its records were.
 
         None while a checkpoint does not cover all of them.
         """

@@ -63,8 +63,8 @@ def note(info: dict[Any, Any], places: str, system: str, number: str | None) -> 
 
 @contextmanager
 def believing(connection: Connection) -> Iterator[None]:
-    """Checks the connection at the end of the block. The block's own error counts no more than its result: a former primary lacks what was
-    committed since, so a reader finds nothing. Raises OperationalError in place of both."""
+    """Checks the connection at the end of the block. At a former primary its result and its error say nothing, because
+    the server lacks what was committed since. There OperationalError is raised in place of both."""
     try:
         yield
     except Exception:

@@ -15,8 +15,8 @@ from schemas.mistakes import Mistake
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The event that brought a part; a rejection refers to it. Without a trace in the event, its id is that of the batch, and it is not
-    sampled."""
+    """The event that brought a part; a rejection refers to it. If the event has no trace, the batch's id is the id of
+    the trace, which is not sampled."""
 
     source: str
     event_id: str

@@ -118,7 +118,8 @@ class _Tree:
 def unknown_signers(unknown: Sequence[UnknownCheckpoint], organization_id: str | None = None) -> Sequence[AuditFinding]:
     """A finding for each checkpoint on the topic that no known key has signed.
 
-    Somebody who rewrites a whole log under a key of their own has to remove the true key from the database. Then these are the true ones.
+    Somebody who rewrites a whole log under a key of their own has to remove the true key from the database. Then the checkpoints that are
+    named here are the true ones.
     """
     return [
         AuditFinding(Tampering.UNKNOWN_SIGNER, each.organization_id, each.log, _described(each))
