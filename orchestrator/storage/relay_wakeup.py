@@ -53,9 +53,9 @@ class RelayWaker:
                 with self._engine.connect() as connection:
                     self._serve(connection)
             except Exception as error:  # Also that of a bug: nobody would notice that this thread has ended.
-                log_action(Action.RELAY_WAKE_FAILED, role="api", error=kind_of(error))
                 # The next commit sets the event again. So there is no hot loop while the database is unreachable.
                 self._asked.clear()
+                log_action(Action.RELAY_WAKE_FAILED, role="api", error=kind_of(error))
                 self._closed = self._closing
 
     def _serve(self, connection: Connection) -> None:
