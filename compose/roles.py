@@ -25,7 +25,7 @@ from orchestrator.process.actions import Action, log_action
 from orchestrator.process.error_text import without_values
 from orchestrator.process.first_values import begin_at_zero
 from orchestrator.process.health import Health, LoopHealth
-from orchestrator.process.memory import collect_until, relieve_collector
+from orchestrator.process.memory import free_memory_until, relieve_collector
 from orchestrator.process.refused_start import RefusedStartError
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import create_database_engine
@@ -359,7 +359,7 @@ def _run(roles: Mapping[str, RunningRole], *, stop_within_s: float, close: Calla
     for thread in threads:
         thread.start()
     # Not in this thread, which handles signals: what is freed may be a client of Kafka, and its end may take long.
-    threading.Thread(target=collect_until, args=(ended,), name="collector", daemon=True).start()
+    threading.Thread(target=free_memory_until, args=(ended,), name="memory", daemon=True).start()
     ended.wait()
     until = time.monotonic() + stop_within_s
     for role in roles.values():

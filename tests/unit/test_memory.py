@@ -4,6 +4,8 @@ import platform
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.waiting import PATIENCE_S
 
 # In a new process. One that has run other tests has free memory already, and would allocate none for this.
@@ -28,6 +30,35 @@ def test_free_pages_between_used_ones_are_returned() -> None:
     assert stays == 100
     assert taken > 80e6
     assert kept < taken / 4 or platform.libc_ver()[0] != "glibc", f"{kept} of {taken} bytes"
+
+
+REPEATED = """
+import threading
+import psutil
+from orchestrator.process.memory import free_memory_until
+
+resident = psutil.Process().memory_info
+before = resident().rss
+made = [bytes(1024) for _ in range(100_000)]
+taken = resident().rss - before
+stays = made[::1000]
+del made
+
+ended = threading.Event()
+
+def watch():
+    while resident().rss - before > taken / 4:
+        pass
+    ended.set()
+
+threading.Thread(target=watch, daemon=True).start()
+free_memory_until(ended, every_s=0.01)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library decides by itself when to return free memory")
+def test_a_process_returns_free_pages_again_and_again() -> None:
+    subprocess.run([sys.executable, "-c", REPEATED], check=True, timeout=PATIENCE_S)
 
 
 COLLECTOR = """
@@ -62,7 +93,7 @@ def fail():
 ended = threading.Event()
 memory.relieve_collector()
 kept = fail()
-memory.collect_until(ended, every_s=0.01)
+memory.free_memory_until(ended, every_s=0.01)
 """
 
 
