@@ -61,7 +61,7 @@ def forgotten_batches(settings: Settings, connection: Connection, committed: Pos
         submissions = Submissions(unknown)
         for raw, envelope in _envelopes(reader, spans, BATCH_SUBMITTED):
             submissions.add(envelope, raw.timestamp_ms)
-        if submissions.since is not None:
+        if submissions.since is not None:  # a rejection comes after what it rejects
             for raw, envelope in _envelopes(reader, reader.spans([Topic.LIFECYCLE], since=submissions.since), BATCH_REJECTED):
                 submissions.add_rejection(raw.headers, envelope)
     found = submissions.not_refused()

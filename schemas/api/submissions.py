@@ -35,10 +35,6 @@ class SharedActivity(Request):
     notes: Notes | None = None
 
 
-# Enough for a letter for each of a million items, and the signature.
-MAX_PLAN_LENGTH = 2 * 1024 * 1024
-
-
 class Submission(Request):
     """The fields that both forms of a submission have in common."""
 
@@ -51,7 +47,6 @@ class Submission(Request):
     plan: Annotated[
         str | None,
         Field(
-            max_length=MAX_PLAN_LENGTH,
             description="The plan of a preview. The submission is accepted only if every prediction still holds, else 412.",
             strict=True,
         ),

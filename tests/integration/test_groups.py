@@ -184,12 +184,15 @@ def bulkreg(settings: Settings, *arguments: str) -> Result:
 def test_the_command_lists_and_renews(settings: Settings, refused: set[str], handled: dict[int, Position]) -> None:
     listed = bulkreg(settings, "list", "--json")
     assert listed.exit_code == 3, listed.output
-    assert {each["role"]: each["is_served"] for each in json.loads(listed.stdout)["groups"]} == {
+    found = json.loads(listed.stdout)["groups"]
+    assert {each["role"]: each["is_served"] for each in found} == {
         "splitter": True,
         "registration": False,
         "aggregator": True,
         "notifier": True,
     }
+    assert [each["state"] for each in found if not each["is_served"]] == ["NOT_COORDINATOR"]
+    assert all(each["state"] for each in found)
     renewed = bulkreg(settings, "renew", ROLE, "--json")
     assert renewed.exit_code == 0, renewed.output
     assert json.loads(renewed.stdout)["renewed"]

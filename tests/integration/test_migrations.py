@@ -1,12 +1,12 @@
 """Migrations are safe while the previous version runs (docs/operations.md, Upgrade): they only add, and nobody waits for them."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import psycopg2
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -18,6 +18,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage import migrate
 from orchestrator.storage.chapters import fill_chapters
 from orchestrator.verification.verify import verify
+from tests.integration.test_isolation import database_error
 from tests.support.databases import fresh_database
 from tests.support.expansion import EXPAND_EVERY_TABLE
 from tests.support.pipeline import Pipeline, mentors
@@ -352,13 +353,31 @@ def test_an_upgrade_that_never_gets_its_lock_fails(settings: Settings, monkeypat
     def try_to_migrate(_engine: Engine, lock_timeout_ms: int) -> None:
         tries.append(lock_timeout_ms)
         assert len(tries) < 3, "the upgrade does not stop trying"
-        raise DBAPIError("SELECT", None, type("Coded", (psycopg2.DatabaseError,), {"pgcode": "55P03"})("locked"))
+        raise database_error("55P03")
 
     monkeypatch.setattr(migrate, "_try_to_migrate", try_to_migrate)
     monkeypatch.setattr(migrate, "_TRY_FOR_S", 0)
-    with pytest.raises(DBAPIError, match="locked"):
+    with pytest.raises(DBAPIError, match="refused"):
         migrate.upgrade(settings)
     assert len(tries) == 1
+
+
+@pytest.mark.parametrize(("code", "tries"), [("55P03", 2), ("40P01", 2), ("42501", 1), ("53100", 1)])
+def test_only_a_lock_that_others_hold_is_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, code: str, tries: int
+) -> None:
+    """Any other error would fail in the same way for ten minutes."""
+    tried: list[str] = []
+
+    def try_to_migrate(_engine: Engine, _lock_timeout_ms: int) -> None:
+        tried.append(code)
+        if len(tried) == 1:
+            raise database_error(code)
+
+    monkeypatch.setattr(migrate, "_try_to_migrate", try_to_migrate)
+    with contextlib.nullcontext() if tries > 1 else pytest.raises(DBAPIError, match="refused"):
+        migrate.upgrade(settings)
+    assert len(tried) == tries
 
 
 @pytest.mark.usefixtures("next_version")

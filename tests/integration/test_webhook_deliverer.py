@@ -58,10 +58,16 @@ def test_a_deliverer_that_stops_cuts_off_what_hangs(engine: Engine, settings: Se
     assert (row.state, row.problem) == ("pending", None)
 
 
-def test_a_deliverer_without_a_key_is_well_and_ends(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_key", [True, False])
+def test_a_deliverer_that_has_nothing_to_do_is_well_and_ends(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, has_key: bool
+) -> None:
+    """Without a key there is nothing to sign with."""
     monkeypatch.setattr(delivering, "POLL_S", 0.01)
-    make_deliveries(engine, make_webhook(engine, settings, URL), 1)
-    with running_deliverer(settings.model_copy(update={"webhook_keys": None}), engine) as deliverer:
+    if not has_key:
+        make_deliveries(engine, make_webhook(engine, settings, URL), 1)
+        settings = settings.model_copy(update={"webhook_keys": None})
+    with running_deliverer(settings, engine) as deliverer:
         before = deliverer.health.clock()
         deliverer.health.clock = lambda: before + 3_600
         eventually(lambda: deliverer.health.loop_age_s == 0)

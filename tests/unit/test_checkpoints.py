@@ -12,6 +12,7 @@ from orchestrator.receipts.checkpoint import (
     origin,
     sign,
 )
+from orchestrator.receipts.encoding import encoded
 from orchestrator.receipts.keys import BadKeyError, SigningKey, VerifierKey
 from orchestrator.receipts.merkle import leaf_hash
 
@@ -38,25 +39,31 @@ def test_a_private_key_is_read_and_written_unchanged_and_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "says"),
     [
-        "",
-        "name",
-        GO_KEY + "=",
-        GO_KEY.replace("c74f20a3", "c74f20a4"),
-        GO_KEY.replace("c74f20a3", "C74F20A3"),
-        GO_KEY.replace("PeterNeumann", "PeterNeuman"),
-        GO_KEY.replace("PeterNeumann", "Peter Neumann"),
-        GO_KEY.replace("ARpc", "Ahpc"),
-        GO_KEY.removesuffix("0TW"),
-        "+" + GO_KEY,
+        ("", "written as name"),
+        ("name", "written as name"),
+        (GO_KEY + "=", "not base64 in its only form"),
+        (GO_KEY.replace("c74f20a3", "c74f20a4"), "id does not belong"),
+        (GO_KEY.replace("c74f20a3", "C74F20A3"), "its id has eight digits"),
+        (GO_KEY.replace("PeterNeumann", "PeterNeuman"), "id does not belong"),
+        (GO_KEY.replace("PeterNeumann", "Peter Neumann"), "no blanks"),
+        (GO_KEY.replace("ARpc", "Ahpc"), "only Ed25519 keys of 32 bytes"),
+        (f"PeterNeumann+c74f20a3+{encoded(bytes([1, *range(31)]))}", "only Ed25519 keys of 32 bytes"),
+        (GO_KEY.removesuffix("0TW"), "not base64$"),
+        ("+" + GO_KEY, "written as name"),
     ],
 )
-def test_a_changed_key_is_refused(text: str) -> None:
-    with pytest.raises(BadKeyError):
+def test_a_changed_key_is_refused_with_the_reason(text: str, says: str) -> None:
+    with pytest.raises(BadKeyError, match=says):
         VerifierKey.parse(text)
-    with pytest.raises(BadKeyError):
+    with pytest.raises(BadKeyError, match=says):
         SigningKey.parse("PRIVATE+KEY+" + text)
+
+
+def test_a_published_key_in_place_of_the_private_one_is_refused_with_the_reason() -> None:
+    with pytest.raises(BadKeyError, match=r"a private key begins with PRIVATE\+KEY\+"):
+        SigningKey.parse(str(KEY.verifier))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a+b", "a\nb", "a\u00a0b"])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from uuid import UUID
 
 import jwt
 import pytest
@@ -14,6 +15,7 @@ from orchestrator.batches.operations import list_batches, submit_bulk_registrati
 from orchestrator.registration.port import Prediction
 from orchestrator.registration.preview import Planner, Preview
 from orchestrator.registration.rules import duplicate_activity
+from schemas.api.submissions import read_submission
 from schemas.ids import new_batch_id
 from tests.support.memory_flow import MemoryFlow
 from tests.support.pipeline import ADMIN, COORDINATOR, COORDINATOR_ACTOR, item, mentors
@@ -135,6 +137,17 @@ def test_an_override_ignores_no_activity_that_its_sender_has_not_seen(
     with pytest.raises(PlanChangedError) as changed:
         submit_with(flow, batch, plan, Always(beside=now))
     assert changed.value.differences == (PlanDifference(1, "mentor-2", "success", "duplicate_activity"),)
+
+
+def test_a_submission_has_room_for_every_plan_that_a_preview_returns(flow: MemoryFlow) -> None:
+    """Every item of a long list overrides, and would stand beside several activities, which the plan names."""
+    beside = Always(beside=[str(UUID(int=number)) for number in range(5)])
+    batch = new_batch([NewItem(each.values._replace(override_duplicates=True)) for each in mentors(10_000)])
+    plan = flow.call(lambda repository, actor: PLANNER.preview(repository, beside, actor, batch), ADMIN).plan
+    visit = {"mentor_id": "mentor-1", "activity_type": "visit", "activity_date": "2025-03-25", "duration_minutes": 60}
+    sent = read_submission({"items": [visit], "plan": plan}, max_items=1)
+    assert sent.plan is not None
+    submit_with(flow, batch, sent.plan, beside)
 
 
 def test_a_plan_of_the_previous_version_saw_no_other_activities(flow: MemoryFlow) -> None:

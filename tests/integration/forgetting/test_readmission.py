@@ -52,6 +52,23 @@ def test_who_is_not_in_the_import_stays_forgotten(pipeline: RecordingPipeline, o
     assert named_in(owner, OTHER) == set()
 
 
+def test_an_import_brings_neither_a_forgotten_coordinator_back_nor_their_scope(
+    pipeline: RecordingPipeline, owner: Engine, tmp_path: Path
+) -> None:
+    forget(pipeline)
+    (tmp_path / "coordinators.csv").write_text(
+        "organization_id,coordinator_id,name,role\n"
+        f"{ORGANIZATION},{PERSON},{NAME},coordinator\n{ORGANIZATION},coord-new,New,coordinator\n"
+    )
+    (tmp_path / "scopes.csv").write_text(
+        f"organization_id,coordinator_id,chapter_id\n{ORGANIZATION},{PERSON},chapter-1\n{ORGANIZATION},coord-new,chapter-1\n"
+    )
+    report = imported(pipeline, tmp_path, key=KEY)
+    assert [(each.organization_id, each.id) for each in report.forgotten] == [(ORGANIZATION, PERSON)]
+    assert (report.changes["coordinators.csv"].added, report.changes["scopes.csv"].added) == (1, 1)
+    assert named_in(owner, PERSON, NAME) == set()
+
+
 def test_nobody_is_readmitted_while_being_forgotten(pipeline: RecordingPipeline, owner: Engine, tmp_path: Path) -> None:
     pipeline.submit([item(PERSON, notes=NOTE)], label=f"for {PERSON} and {NAME}")
     pipeline.drain()
