@@ -2,12 +2,12 @@
 
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
-import { batchSentence } from "/console/static/components/batch-sentence.js";
+import { batchTable } from "/console/static/components/batch-table.js";
 import { focusOn } from "/console/static/components/dialog.js";
 import { field } from "/console/static/components/field.js";
 import { namesOfPeople } from "/console/static/components/people.js";
 import { addDays, readDate, startOfDay } from "/console/static/dates.js";
-import { counted, moment, text } from "/console/static/messages.js";
+import { counted, text } from "/console/static/messages.js";
 import { html, nothing } from "/console/static/vendored.js";
 
 const SHOWN = 25;
@@ -221,33 +221,7 @@ class HistoryPage {
   }
 
   #table() {
-    const { me } = this.context;
-    const namesCoordinators = me.role !== "coordinator";
-    return html`
-      <table class="ds-table batches">
-        <caption class="ds-sr-only">${text("history.heading")}</caption>
-        <thead>
-          <tr>
-            <th scope="col">${text("batch.label")}</th>
-            <th scope="col">${text("batch.result")}</th>
-            <th scope="col">${text("batch.submitted_at")}</th>
-            ${namesCoordinators ? html`<th scope="col">${text("batch.coordinator")}</th>` : nothing}
-          </tr>
-        </thead>
-        <tbody>
-          ${this.#found.data.map(
-            (/** @type {any} */ batch) => html`
-              <tr>
-                <td><a class="ds-link" href="/console/batches/${batch.batch_id}">${batch.label ?? text("batch.no_label")}</a></td>
-                <td data-attention=${batch.needs_attention}>${batchSentence(batch)}</td>
-                <td>${moment(batch.submitted_at, me.organization.time_zone)}</td>
-                ${namesCoordinators ? html`<td>${this.nameOf(batch.coordinator_id)}</td>` : nothing}
-              </tr>
-            `,
-          )}
-        </tbody>
-      </table>
-    `;
+    return batchTable(this.#found.data, { me: this.context.me, nameOf: this.nameOf, caption: text("history.heading") });
   }
 
   /** Shows another page, from its beginning. @param {(string | null)[]} cursors */

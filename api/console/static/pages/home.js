@@ -3,9 +3,10 @@
 import * as api from "/console/static/api.js";
 import { Action } from "/console/static/components/action.js";
 import { batchSentence } from "/console/static/components/batch-sentence.js";
+import { batchTable } from "/console/static/components/batch-table.js";
 import { namesOfPeople } from "/console/static/components/people.js";
 import { lastWeekday, shownDate, weekdayOf } from "/console/static/dates.js";
-import { moment, text } from "/console/static/messages.js";
+import { text } from "/console/static/messages.js";
 import { lastGroups, nameOf } from "/console/static/registering/groups.js";
 import { html, nothing } from "/console/static/vendored.js";
 
@@ -116,7 +117,7 @@ class Home {
       ${this.groups.length + this.templates.length === 0 ? this.#awaited() : this.#again()}
       <section class="stack" aria-labelledby="latest">
         <h2 class="ds-heading" data-size="sm" id="latest">${text("home.latest")}</h2>
-        ${this.batches.length === 0 ? this.#empty() : this.#table()}
+        ${this.batches.length === 0 ? this.#empty() : batchTable(this.batches.slice(0, SHOWN), { me: this.context.me, nameOf: this.nameOfPerson })}
       </section>
     `;
   }
@@ -211,36 +212,6 @@ class Home {
   /** @param {string} type */
   #typeName(type) {
     return this.types.find((each) => each.activity_type === type)?.name ?? type;
-  }
-
-  #table() {
-    const { me } = this.context;
-    // A coordinator sees only their own.
-    const namesCoordinators = me.role !== "coordinator";
-    return html`
-      <table class="ds-table batches">
-        <thead>
-          <tr>
-            <th scope="col">${text("batch.label")}</th>
-            <th scope="col">${text("batch.result")}</th>
-            <th scope="col">${text("batch.submitted_at")}</th>
-            ${namesCoordinators ? html`<th scope="col">${text("batch.coordinator")}</th>` : nothing}
-          </tr>
-        </thead>
-        <tbody>
-          ${this.batches.slice(0, SHOWN).map(
-            (batch) => html`
-              <tr>
-                <td><a class="ds-link" href="/console/batches/${batch.batch_id}">${batch.label ?? text("batch.no_label")}</a></td>
-                <td>${batchSentence(batch)}</td>
-                <td>${moment(batch.submitted_at, me.organization.time_zone)}</td>
-                ${namesCoordinators ? html`<td>${this.nameOfPerson(batch.coordinator_id)}</td>` : nothing}
-              </tr>
-            `,
-          )}
-        </tbody>
-      </table>
-    `;
   }
 }
 
