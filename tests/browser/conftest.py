@@ -5,12 +5,14 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route, expect, sync_playwright
 from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
+from tests.browser.registering import Effort, Registering, registering_console
 from tests.support.api_server import ApiServer
 from tests.support.console import PEOPLE, browser, running_console, with_console
 from tests.support.pipeline import Pipeline, item, mentors, standard_directory
@@ -74,6 +76,20 @@ def console(settings: Settings, engine: Engine) -> Iterator[ApiServer]:
 
 
 @pytest.fixture
+def server(settings: Settings, pipeline: Pipeline) -> Iterator[ApiServer]:
+    """The console of that pipeline."""
+    with running_console(with_console(settings)) as (server, _):
+        yield server
+
+
+@pytest.fixture
+def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
+    """A console on which nothing is registered yet."""
+    with registering_console(settings, engine) as registering:
+        yield registering
+
+
+@pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
     """A new browser context, in English."""
     # Without motion: axe would measure the contrast of a dialog that still fades in.
@@ -82,6 +98,20 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
     context.add_init_script(_SAY_VIOLATIONS)
     yield context
     context.close()
+
+
+@pytest.fixture
+def effort(context: BrowserContext) -> Effort:
+    """Begins to count."""
+    return Effort(context)
+
+
+@pytest.fixture
+def page(context: BrowserContext, effort: Effort, registering: Registering) -> Page:
+    """The first page, logged in as the coordinator of Bergen, with a count of clicks and keys."""
+    page = context.new_page()
+    log_in(page, registering.server)
+    return page
 
 
 def photograph(page: Page, file: Path) -> None:
@@ -174,3 +204,17 @@ class Held:
         self.holds = False
         for route in self.routes:
             route.continue_()
+
+
+def respond(page: Page, path: str, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+    """The next request for a path gets this response."""
+
+    def fulfill(route: Route) -> None:
+        route.fulfill(status=status, json=body, headers=headers or {})
+
+    page.route(re.compile(re.escape(path) + r"(\?.*)?$"), fulfill, times=1)
+
+
+def problem(code: str, status: int, **others: Any) -> dict[str, Any]:
+    """A problem as the API says it."""
+    return {"type": f"urn:bulk-registration:problem:{code}", "title": code, "status": status, "code": code, **others}

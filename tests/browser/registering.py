@@ -57,6 +57,25 @@ _DIRECTORY = (
     "VALUES (:org, 'm-26', 'Dag Holm', 'bergen', '2020-12-31')",
 )
 
+# The server gets the submission, but the page never gets its response.
+LOSE_THE_RESPONSE = """(path) => {
+    window.fetchBefore = window.fetch;
+    window.fetch = async (address, options) => {
+        const response = await window.fetchBefore(address, options);
+        if (options?.method === "POST" && address === path) {
+            throw new TypeError("lost");
+        }
+        return response;
+    };
+}"""
+
+# Somebody pastes this text.
+PASTE = """(text) => {
+    const data = new DataTransfer();
+    data.setData("text/plain", text);
+    document.activeElement.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true}));
+}"""
+
 
 @dataclass(frozen=True)
 class Registering:

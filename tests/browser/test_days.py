@@ -1,26 +1,15 @@
 """Which day it is: a page that is open over midnight, groups after their weekday, and labels with a date."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
-import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from sqlalchemy import Engine
 
-from orchestrator.process.settings import Settings
 from schemas.paths import API_ROOT
+from tests.browser.batches import LIST
 from tests.browser.conftest import log_in
-from tests.browser.registering import BERGEN, Registering, registering_console
-from tests.browser.test_batches import LIST
+from tests.browser.registering import BERGEN, Registering
 from tests.support.pipeline import DAY, item
-
-
-@pytest.fixture
-def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
-    """A console on which nothing is registered yet."""
-    with registering_console(settings, engine) as registering:
-        yield registering
 
 
 def it_is(page: Page, today: date) -> None:

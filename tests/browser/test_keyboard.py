@@ -4,8 +4,8 @@ from playwright.sync_api import BrowserContext, expect
 
 from orchestrator.batches.model import Role
 from schemas.paths import API_PATH
+from tests.browser.batches import open_batch, press_until
 from tests.browser.conftest import Watch, log_in
-from tests.browser.test_batches import open_batch, press_until
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import COORDINATOR, DAY
 

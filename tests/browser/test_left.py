@@ -1,30 +1,21 @@
 """What a person has left, a dialog, a question or a form, is not done later: not after an overload, nor when the network is back."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH
-from tests.browser.conftest import Held, log_in
-from tests.browser.registering import Registering, registering_console
+from tests.browser.conftest import Held, log_in, problem, respond
+from tests.browser.registering import Registering
 from tests.browser.test_console import check
-from tests.browser.test_registering import problem, respond
 from tests.browser.test_twice import fill_in, middle, sent
 from tests.support.api_server import ApiServer
 from tests.support.console import running_console, with_console
 from tests.support.pipeline import standard_directory
 from tests.support.webhooks import on_loopback
-
-
-@pytest.fixture
-def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
-    with registering_console(settings, engine) as registering:
-        yield registering
 
 
 class Failing:

@@ -2,31 +2,22 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import BrowserContext, expect
 from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH, API_ROOT
-from tests.browser.conftest import log_in
-from tests.browser.registering import Registering, registering_console
-from tests.browser.test_batches import open_batch
+from tests.browser.batches import open_batch
+from tests.browser.conftest import log_in, problem, respond
+from tests.browser.registering import Registering
 from tests.browser.test_console import check
-from tests.browser.test_registering import problem, respond
 from tests.support.console import running_console, with_console
 from tests.support.external import RevokingPipeline
 from tests.support.faulty_service import faulty_service
 from tests.support.pipeline import Pipeline, item, standard_directory
-
-
-@pytest.fixture
-def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
-    with registering_console(settings, engine) as registering:
-        yield registering
 
 
 def test_a_refusal_an_overload_and_a_mistake_of_the_page_lose_nothing(

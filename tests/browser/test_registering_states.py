@@ -1,29 +1,20 @@
 """A new registration in every state, light and dark, wide and narrow: accessible, and never wider than the screen."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
-from sqlalchemy import Engine
 
-from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH, API_ROOT
-from tests.browser.conftest import log_in
-from tests.browser.registering import Registering, registering_console
+from tests.browser.conftest import log_in, problem, respond
+from tests.browser.registering import PASTE, Registering
 from tests.browser.test_console import check
-from tests.browser.test_registering import PASTE, problem, respond
 from tests.support.pipeline import DAY, item
 
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture
-def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
-    with registering_console(settings, engine) as registering:
-        yield registering
 
 
 def opened(page: Page, registering: Registering) -> None:

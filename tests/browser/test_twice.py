@@ -1,26 +1,17 @@
 """A person who clicks twice, holds a key down, or presses a button again after a lost response: nothing is done that they did not mean."""
 
 import re
-from collections.abc import Iterator
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from sqlalchemy import Engine
 
 from orchestrator.process.settings import Settings
 from schemas.paths import API_PATH, API_ROOT
 from tests.browser.conftest import Watch, log_in
-from tests.browser.registering import Registering, registering_console
-from tests.browser.test_registering import LOSE_THE_RESPONSE
+from tests.browser.registering import LOSE_THE_RESPONSE, Registering
 from tests.support.console import running_console, with_console
 from tests.support.pipeline import item, standard_directory
 from tests.support.webhooks import on_loopback
-
-
-@pytest.fixture
-def registering(settings: Settings, engine: Engine) -> Iterator[Registering]:
-    with registering_console(settings, engine) as registering:
-        yield registering
 
 
 def middle(button: Locator) -> tuple[float, float]:
