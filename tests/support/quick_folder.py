@@ -21,7 +21,8 @@ def quick_folder() -> Path | None:
     if not _has_room():
         return None
     for left in MEMORY.glob(f"{NAME}*"):
-        if not pid_exists(int(left.name.removeprefix(NAME))):  # its run was killed
+        process = left.name.removeprefix(NAME)
+        if process.isdigit() and not pid_exists(int(process)):  # its run was killed
             shutil.rmtree(left, ignore_errors=True)
     folder = MEMORY / f"{NAME}{os.getpid()}"
     folder.mkdir(mode=0o700)
