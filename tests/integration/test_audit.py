@@ -6,10 +6,12 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.batches.model import CorrectedItem, RetryRequest
+from orchestrator.batches.operations import retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.storage.blame import sqlstate
 from schemas.ids import DerivedIds
-from tests.support.pipeline import DAY, Pipeline, item
+from tests.support.pipeline import ADMIN, DAY, Pipeline, item
 from tests.support.revoking import revoke, revoke_one
 
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -58,11 +60,14 @@ def test_each_row_names_its_record(pipeline: Pipeline) -> None:
 
 
 def test_the_attempt_of_a_purged_item_comes_from_its_registrations_row(pipeline: Pipeline) -> None:
-    pipeline.submit([item("mentor-1")])
+    batch_id = pipeline.submit([item("mentor-1"), item("nobody")])
+    pipeline.drain()
+    corrections = [CorrectedItem(DerivedIds(batch_id).item_id(1), {"mentor_id": "mentor-2"})]
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=corrections))
     pipeline.drain()
     with pipeline.engine.begin() as connection:
         for table in ("batch_item", "outcome", "batch_part", "batch"):
             connection.execute(text(f"DELETE FROM orchestrator.{table}"))
-    [registered] = audit(pipeline)
-    revoke_one(pipeline, registered["activity_id"])
-    assert [row["attempt"] for row in audit(pipeline)] == [1, 1]
+    for registered in audit(pipeline):
+        revoke_one(pipeline, registered["activity_id"])
+    assert [row["attempt"] for row in audit(pipeline)] == [1, 2, 1, 2]

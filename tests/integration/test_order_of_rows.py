@@ -11,6 +11,7 @@ from orchestrator.batches.model import BatchFilter, ItemFilter, RetryRequest
 from orchestrator.batches.operations import retry_failed_items
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.batches.states import ItemStatus
+from orchestrator.directory.person_pages import Key, read_page
 from orchestrator.storage import sweeping
 from orchestrator.storage.expansion import pending_items
 from orchestrator.storage.repository import PostgresActivityRepository
@@ -82,6 +83,14 @@ def test_commands_are_produced_in_the_order_of_their_names(connection: Connectio
     named = SHUFFLED[::-1]
     keys = [OutcomeKey(str(batch_id), position, 2) for position in named]
     assert [one.data["mentor_id"] for one in pending_items(connection, keys)] == [f"nobody-{position}" for position in named]
+
+
+def test_pages_of_the_search_for_a_person(connection: Connection, batch_id: UUID) -> None:
+    """Each has so many rows. The last one ends with its table."""
+    ends: list[Key | None] = []
+    while not ends or ends[-1] is not None:
+        ends.append(read_page(connection, "orchestrator.batch_item", ends[-1] if ends else None, 2).end)
+    assert ends == [[str(batch_id), "1"], [str(batch_id), "3"], None]
 
 
 def test_batches_that_were_submitted_at_the_same_time(pipeline: Pipeline) -> None:

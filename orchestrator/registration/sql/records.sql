@@ -31,6 +31,7 @@ ORDER BY item_id;
 -- inserts; for each key, the unflagged activity comes first, because it serves as the lock of the key. By the two partial indexes of living
 -- activities. Nothing here is a join: a table without statistics seems to have one row of an organization, and PostgreSQL then compares each
 -- of 10,000 keys with each activity, which took 18 s. `IS TRUE` keeps it from turning the comparison with all keys, a hash table, into a join.
+-- DISTINCT keeps the arrays short: where PostgreSQL compares each activity with an array, one of 10,000 elements took 1.1 s, one of 50 took 0.1 s.
 WITH keys AS MATERIALIZED (
     SELECT organization_id, attributed_to, activity_type, activity_date FROM registration.activity
     WHERE activity_id = ANY (CAST(:activity_ids AS uuid[]))

@@ -387,6 +387,17 @@ def test_batch_of_both_services(pipeline: RevokingPipeline, service: FaultyServi
     assert [each["revoked_positions"] for each in pipeline.announced()] == [[[1, 1]], [[0, 0]]]
 
 
+def test_item_that_the_service_has_refused_is_kept(pipeline: RevokingPipeline, service: FaultyService) -> None:
+    service.faults["mentor-2"].append(Fault.REFUSES)
+    batch_id = pipeline.registered(2)
+    ids = DerivedIds(batch_id)
+    result = revoke(pipeline, batch_id, item_ids=[ids.item_id(0), ids.item_id(1)])
+    assert result.unresolved == 1
+    assert [(kept.item_id, kept.code) for kept in result.kept] == [(ids.item_id(1), "not_registered")]
+    pipeline.drain()
+    assert [asked.key for asked in asked_to_revoke(service)] == [f"{ids.item_id(0)}:revoke:1"]
+
+
 def test_single_activity_of_the_service_is_revoked_by_its_batch(pipeline: RevokingPipeline) -> None:
     batch_id = pipeline.registered(1)
     with pytest.raises(RevocationUnavailableError):

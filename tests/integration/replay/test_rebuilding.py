@@ -116,20 +116,22 @@ def test_a_damaged_revocation_is_detected_and_restored(
 def test_a_replay_brings_no_erased_notes_back_and_reports_no_difference(
     pipeline: RecordingPipeline, owner: Engine, settings: Settings, lost: str
 ) -> None:
-    """Upstream events carry notes into the topic. Of the items, one was registered, one keeps its notes, and one failed twice."""
-    batch_id = new_batch_id()
-    event = upstream(batch_id, range(3), part=1, parts=1, total=3, first_mentor=699)
-    pipeline.queues[Topic.BATCHES].append(event)
+    """Upstream events carry notes into the topic. Of the items, two were registered, and two failed twice. One of each keeps its notes. In
+    another batch, the notes of the last item were erased."""
+    batch_id, other = new_batch_id(), new_batch_id()
+    for each, first_mentor in ((batch_id, 699), (other, 710)):
+        event = upstream(each, range(4), part=1, parts=1, total=4, first_mentor=first_mentor)
+        pipeline.queues[Topic.BATCHES].append(event)
     pipeline.drain()
     pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest())
     pipeline.drain()
-    for position in (0, 2):
-        assert erase(pipeline, batch_id, position)
+    for erased, position in ((batch_id, 0), (batch_id, 2), (other, 3)):
+        assert erase(pipeline, erased, position)
     assert compared(pipeline.engine, pipeline.written).differences == []
     run(owner, f"TRUNCATE {lost}")
     verdicts, after = promoted(pipeline.engine, pipeline.written)
-    assert (verdicts, after.differences) == ({batch_id: Promoted.MERGED}, [])
-    assert notes_of(owner, batch_id) == ["seen at home 1"]
+    assert (verdicts, after.differences) == (dict.fromkeys([batch_id, other], Promoted.MERGED), [])
+    assert sorted(notes_of(owner, batch_id)) == ["seen at home 1", *["seen at home 3"] * 2]
     assert verify(pipeline.engine, settings).breaches == []
 
 

@@ -16,6 +16,7 @@ from orchestrator.verification.verify import verify
 from schemas import event_builders, events
 from schemas.envelope import SOURCE, OutgoingEvent, Topic
 from schemas.ids import DerivedIds, new_batch_id
+from tests.support.audit import tampering
 from tests.support.forged import as_written_by, completion, named, ours, rejection, result, revocation, whole
 from tests.support.pipeline import ADMIN, DAY, ORGANIZATION, TIMESTAMP_MS, Pipeline, item, mentors
 from tests.support.replaying import RecordingPipeline, compared, projection, promoted, replayed, run, small, versions
@@ -291,9 +292,16 @@ def test_a_batch_of_which_a_record_can_not_be_stored_is_not_covered(pipeline: Re
         assert (replay.unreadable, found.not_covered) == (3, sorted(ids))
 
 
+REGISTERED_LAST = """
+    CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM registration.audit WHERE action = 'registered';
+    DELETE FROM registration.audit WHERE action = 'registered';
+    INSERT INTO registration.audit OVERRIDING SYSTEM VALUE SELECT * FROM kept
+"""
+
+
 def test_a_restored_batch_has_the_submitter_and_the_channel_of_the_audit(pipeline: RecordingPipeline, owner: Engine) -> None:
     """Anybody may write under our source, and name another sender in the data. The splitter does not read that. Others have sent the batches
-    before and after it."""
+    before and after it, and revoked it. Wherever the rows of the audit lie, that of the registration counts."""
     others = [pipeline.submit(mentors(1))]
     pipeline.drain()
     batch_id = new_batch_id()
@@ -301,7 +309,9 @@ def test_a_restored_batch_has_the_submitter_and_the_channel_of_the_audit(pipelin
     pipeline.queues[Topic.BATCHES].append(forged)
     pipeline.drain()
     others.append(pipeline.submit(mentors(1, first=2)))
+    revoke(pipeline, batch_id, actor=ADMIN)
     pipeline.drain()
+    run(owner, tampering(REGISTERED_LAST))
     before = projection(owner)
     senders = {row[0]: row[3:5] for row in before["batch"]}
     sender = senders.pop(str(batch_id))
