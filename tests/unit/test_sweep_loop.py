@@ -78,6 +78,34 @@ def test_the_time_of_a_sweep_counts_towards_the_interval_and_a_tenth_of_it_is_le
     assert pauses == pytest.approx([12, pause_s])
 
 
+def test_each_step_that_ends_counts_as_progress_also_one_that_fails() -> None:
+    """So a long sweep is well as long as none of its steps hangs."""
+    now, ages_s = [100.0], []
+
+    def step(error: Exception | None = None) -> Step:
+        def do(_: Engine) -> Swept:
+            ages_s.append(loop.health.loop_age_s)
+            now[0] += 25
+            if error is not None:
+                raise error
+            return Swept()
+
+        return do
+
+    def last(_: Engine) -> Purged:
+        ages_s.append(loop.health.loop_age_s)
+        loop.stop()
+        return Purged()
+
+    sweeper = SimpleNamespace(steps={"fold": step(), "drive_on": step(NO_BROKER)})
+    purger = SimpleNamespace(steps={"purge": step(), "forget": last})
+    loop = SweepLoop(cast("Sweeper", sweeper), cast("Purger", purger), cast("Engine", None), interval_s=0.001)
+    loop.health.clock = lambda: now[0]
+    loop.health.turned()
+    loop.run()
+    assert ages_s == [0, 0, 0, 0]
+
+
 def test_the_sweeper_runs_before_the_purger_in_every_sweep() -> None:
     sweeps = Sweeps({}, {})
     assert sweeps.done == ["fold", "drive_on", "purge"] * 3
