@@ -12,8 +12,11 @@ import psutil
 
 from tests.chaos.cluster import POSTGRES, ROLES, Cluster
 
-STEADY_AFTER_S, LIFE_S = 30.0, 90.0
-"""A process that has started fills its caches and pools first. A shorter life than this says nothing about growth."""
+FILLS_FOR_S = 30.0
+"""A process that has started fills its caches and pools first. A life shorter than three times this says nothing about growth."""
+
+MOST = {"memory_mb": 256, "descriptors": 512, "threads": 128}
+"""What no process of a role may take at any age: more than half as much again as was ever seen (158 MB, 53 threads)."""
 
 GROWN_BY, GROWN_MB, GROWN_NUMBER = 1.25, 24.0, 12
 """Growth above this share and this amount is a leak. Filling pools and a long burst cause less."""
@@ -75,26 +78,31 @@ class Monitor:
         )
 
 
-def growths(samples: Iterable[Sample]) -> Iterator[tuple[str, str, float, float]]:
+def growths(samples: Iterable[Sample], fills_for_s: float = FILLS_FOR_S) -> Iterator[tuple[str, str, float, float]]:
     """Process, quantity, and its medians at the beginning and the end of each life that was long enough."""
     lives: Mapping[tuple[str, int], list[Sample]] = defaultdict(list)
     for sample in samples:
-        if sample.age_s >= STEADY_AFTER_S:
+        if sample.age_s >= fills_for_s:
             lives[sample.name, sample.pid].append(sample)
     for (name, _), life in lives.items():
-        if life[-1].at_s - life[0].at_s >= LIFE_S - STEADY_AFTER_S and len(life) >= 6:
+        if life[-1].at_s - life[0].at_s >= 2 * fills_for_s and len(life) >= 6:
             third = len(life) // 3
-            for what in ("memory_mb", "descriptors", "threads"):
+            for what in MOST:
                 first, last = (statistics.median(getattr(s, what) for s in part) for part in (life[:third], life[-third:]))
                 yield name, what, first, last
 
 
-def leaks(samples: Iterable[Sample]) -> Iterator[str]:
-    """What grew more than it would if it came to rest."""
-    for name, what, first, last in growths(samples):
+def leaks(samples: Sequence[Sample], fills_for_s: float = FILLS_FOR_S) -> Iterator[str]:
+    """What grew more than it would if it came to rest, and what one of our processes took too much of, however short it lived."""
+    for name, what, first, last in growths(samples, fills_for_s):
         allowed = GROWN_MB if what == "memory_mb" else GROWN_NUMBER
         if last > GROWN_BY * first and last - first > allowed:
             yield f"{what} of {name} grew from {first:.0f} to {last:.0f}"
+    for name in ROLES:
+        for what, limit in MOST.items():
+            most = max((getattr(sample, what) for sample in samples if sample.name == name), default=0)
+            if most > limit:
+                yield f"{what} of {name} reached {most:.0f}, more than {limit}"
 
 
 def _born_at(pid: int) -> float | None:

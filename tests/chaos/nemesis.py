@@ -17,6 +17,7 @@ from producers.producer import EventProducer
 from producers.relay import OutboxRelay
 from schemas.envelope import Topic
 from tests.chaos.cluster import KAFKA, POSTGRES, ROLES, Cluster, SingleServers, single_servers
+from tests.chaos.monitor import FILLS_FOR_S
 from tests.chaos.replaced_topics import deleted
 from tests.chaos.strangers import open_transaction, raw_poison
 from tests.faults.proxy import Lost, PostgresProxy
@@ -96,6 +97,8 @@ class Stage:
 
     cluster: Cluster
     faults: Mapping[str, Sequence[Fault]]
+    fills_for_s: float = FILLS_FOR_S
+    """How long a process that has started fills its caches, pools and connections, before growth says anything about a leak."""
 
 
 @contextlib.contextmanager

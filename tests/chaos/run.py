@@ -147,7 +147,7 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Result:
                 "leaves of logs": answer.get("leaves", 0),
                 "receipts": len(receipts),
             }
-            verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples)]
+            verdict.findings += [Finding(Rule.LEAK, "processes", leak) for leak in leaks(monitor.samples, stage.fills_for_s)]
             if cluster.product.stack["pids"]["supervisor"] != [cluster.supervisor]:
                 verdict.findings.append(Finding(Rule.SUPERVISOR, "processes", "the supervisor is another process"))
             if unrest:

@@ -300,11 +300,11 @@ def test_a_restored_database_gets_forgotten_batches_back_without_notes() -> None
     assert not list(note_findings(History(), [NotedItem("id of a", "a", 0, False, False)], {"id of a"}))
 
 
-def life(grows_mb: float = 0.0, grows_descriptors: float = 0.0) -> list[Sample]:
-    """A process over three minutes."""
+def life(grows_mb: float = 0.0, grows_descriptors: float = 0.0, *, lives_s: int = 180) -> list[Sample]:
+    """A process that grows steadily."""
     return [
-        Sample(at, "api", 1, 40 + at, 100 + grows_mb * at / 180, int(30 + grows_descriptors * at / 180), 8)
-        for at in range(0, 180, 2)
+        Sample(at, "api", 1, 40 + at, 100 + grows_mb * at / lives_s, int(30 + grows_descriptors * at / lives_s), 8)
+        for at in range(0, lives_s, 2)
     ]
 
 
@@ -312,3 +312,11 @@ def test_growth_is_a_leak() -> None:
     assert not list(leaks(life()))
     assert [leak.split(" of ")[0] for leak in leaks(life(grows_mb=100))] == ["memory_mb"]
     assert [leak.split(" of ")[0] for leak in leaks(life(grows_descriptors=60))] == ["descriptors"]
+
+
+def test_a_process_that_still_fills_up_has_no_leak_unless_it_takes_too_much() -> None:
+    assert not list(leaks(life(grows_mb=100), fills_for_s=1_000))
+    assert not list(leaks(life(grows_mb=20, lives_s=4_000), fills_for_s=1_000))
+    assert [leak.split(" of ")[0] for leak in leaks(life(grows_mb=140, lives_s=4_000), fills_for_s=1_000)] == ["memory_mb"]
+    assert list(leaks(life(grows_mb=160), fills_for_s=1_000)) == ["memory_mb of api reached 258, more than 256"]
+    assert list(leaks(life(grows_descriptors=490), fills_for_s=1_000)) == ["descriptors of api reached 514, more than 512"]
