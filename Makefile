@@ -53,7 +53,11 @@ test-full: $(VENV)/.installed-dev ## the long forms too
 # As root in a network of its own, so that the tests can drop packets between the servers, and nobody else's.
 IN_OWN_NETWORK = $(if $(filter 0,$(shell id -u)),$(if $(shell command -v unshare),unshare --net -- sh -c 'ip link set lo up && exec "$$@"' sh env BULKREG_TEST_OWN_NETWORK=1))
 
+# A network of its own reaches no package registry, so Kafka is downloaded before.
+FETCH_KAFKA := $(BIN)/python -c "from compose.embedded.kafka import fetch; fetch()"
+
 test-production: $(VENV)/.installed-dev ## a cluster under the faults of docs/cluster.md, a real run under Prometheus, the chart on a cluster
+	$(FETCH_KAFKA)
 	$(or $(IN_OWN_NETWORK),env) $(PYTEST) -n 0 -m production $(ARGS) tests/cluster tests/production
 
 lint: $(VENV)/.installed-dev ## ruff, mypy --strict, import directions, spelling, and the console's types where npm is installed
@@ -109,6 +113,7 @@ FAULT ?=
 CLUSTER ?=
 
 chaos: $(VENV)/.installed-dev ## the real thing under load while everything is killed, then the verdict (SECONDS=3600 SEED=… FAULT=… REPORT=… CLUSTER=1)
+	$(FETCH_KAFKA)
 	$(if $(CLUSTER),$(or $(IN_OWN_NETWORK),env)) $(BIN)/python -m tests.chaos $(if $(CLUSTER),--cluster) --seconds "$(SECONDS)" --seed "$(SEED)" --only "$(FAULT)" --report "$(REPORT)"
 
 TARGET ?=
