@@ -16,7 +16,7 @@ acknowledged. A crash between any two steps leads to redelivery. A redelivered r
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import cast
@@ -267,29 +267,32 @@ class ConsumerLoop:
             most=self._max_polled,
             assignment=lambda first: self._assigned.get(_origin(first)),
         )
-        entries: list[Entry] = []
         sought: set[PartitionOffsets] = set()
-        for message in messages:
-            # None: a callback of this call revoked the partition, or the error is not about a partition.
-            partition = self._assigned.get(_origin(message))
-            error = message.error()
-            if error is not None and error.code() == KafkaError._PARTITION_EOF:
-                if partition is not None and partition not in sought:
-                    partition.ends_at(cast("int", message.offset()))
-            elif error is not None and error.code() in DAMAGE and partition is not None:
-                if partition not in sought:
-                    sought.add(partition)
-                    entries += map(
-                        self._take_in, self._damage.step_over(self._consumer, partition, cast("int", message.offset()))
-                    )
-            elif error is not None:
-                self._judge(error)
-            elif partition is not None and partition not in sought:  # else the record comes again, after the seek
-                entries.append(self._take_in(decode(take_apart(message), partition, self._handler)))
+        entries = [self._take_in(entry) for message in messages for entry in self._entries(message, sought)]
         if self._silence:
             self._note_heard(messages)
         self._feeders.pause(self._consumer, entries)
         self._feeders.resume(self._consumer)
+
+    def _entries(self, message: Message, sought: set[PartitionOffsets]) -> Iterable[Entry]:
+        """Returns the record of a message, or for a damaged place in the log what takes the place of its records.
+
+        Returns none for another error, and for a partition in `sought`: it was sought in this call, so the record comes again.
+        """
+        # None: a callback of this call revoked the partition, or the error is not about a partition.
+        partition = self._assigned.get(_origin(message))
+        error = message.error()
+        if error is None:
+            return () if partition is None or partition in sought else (decode(take_apart(message), partition, self._handler),)
+        if error.code() == KafkaError._PARTITION_EOF:
+            if partition is not None and partition not in sought:
+                partition.ends_at(cast("int", message.offset()))
+        elif partition is None or error.code() not in DAMAGE:
+            self._judge(error)
+        elif partition not in sought:
+            sought.add(partition)
+            return self._damage.step_over(self._consumer, partition, cast("int", message.offset()))
+        return ()
 
     def _note_heard(self, messages: Sequence[Message]) -> None:
         if not self.health.broker_contact:
@@ -422,10 +425,11 @@ class ConsumerLoop:
                 raise
             log_action(Action.DRAIN_FAILED, role=self._handler.name, error=without_values(error))
         else:
-            self._commits.commit(self._consumer)
-            while self._commits.is_waiting and (remaining := until - time.monotonic()) > 0:
-                self._consumer.poll(min(IDLE_POLL_S, remaining))  # records that come now are left to the next member
-                self._commits.judge_reply()
+            for _ in range(2):  # a request that has no reply yet lacks the offsets that have moved since
+                self._commits.commit(self._consumer)
+                while self._commits.is_waiting and (remaining := until - time.monotonic()) > 0:
+                    self._consumer.poll(min(IDLE_POLL_S, remaining))  # records that come now are left to the next member
+                    self._commits.judge_reply()
 
     # --- Called by librdkafka, inside poll and consume, where nothing may raise ------------------------------------------
 

@@ -143,6 +143,18 @@ def test_a_loop_that_stops_waits_for_the_reply_to_its_last_commit(monkeypatch: p
     assert (loop.commits, polls) == ([{0: 6}, {0: 7}], 2)
 
 
+def test_a_loop_that_stops_also_commits_what_has_moved_since_a_request_that_has_no_reply_yet(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.client.replies_to_commits = False
+    loop.turn(record(0, 5))
+    loop.turn(record(0, 6))
+    assert loop.commits == [{0: 6}]
+    monkeypatch.setattr(loop.client, "poll", lambda _: loop.client.on_commit(None, []))
+    loop.stop()
+    assert loop.commits == [{0: 6}, {0: 7}]
+
+
 def test_a_loop_that_stops_waits_for_no_coordinator_that_is_silent_for_too_long(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
