@@ -18,20 +18,24 @@ from schemas.envelope import Topic
 
 
 def kafka_findings(settings: Settings) -> Iterator[Finding]:
-    """Checks what the product needs of Kafka. If it can't be reached, that is the only finding."""
+    """Checks what the product needs of Kafka. If it can't be reached, that is the last finding."""
     try:
         connection_config(settings)
     except UnsafeKafkaError as error:
         yield Finding("Kafka", State.UNSAFE, "the product would not connect", str(error))
         return
     try:
-        reports = inspect_topics(settings, timeout_s=TIMEOUT_S)
+        yield from _checks(settings)
     except KafkaException as error:
         detail = f"{settings.kafka_bootstrap_servers}: {error.args[0].str()}"
         yield Finding(
             "Kafka", State.UNREACHABLE, detail, "start Kafka, or correct BULKREG_KAFKA_BOOTSTRAP_SERVERS and BULKREG_KAFKA_…"
         )
-        return
+
+
+def _checks(settings: Settings) -> Iterator[Finding]:
+    """Raises KafkaException."""
+    reports = inspect_topics(settings, timeout_s=TIMEOUT_S)
     wrong = [report for report in reports if report.differences]
     for report in wrong:
         is_missing = tuple(report.differences) == MISSING

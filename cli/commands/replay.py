@@ -126,9 +126,7 @@ def _read(settings: "Settings", output: Output, connection: "Connection", replay
             spans = source.spans(start)
         except LookupError as error:
             raise BadInputError(f"{error}; leave out --from to read everything.") from error
-        with connection.begin():
-            handled = source.handled(connection)
-        replay.note_handled(handled)
+        replay.note_handled(source.handled(connection))
         with counting(output, "Reading", sum(span.offsets for span in spans)) as advance:
             return source.read_into(replay, spans, advance)
 

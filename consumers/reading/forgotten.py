@@ -51,10 +51,16 @@ def records_ahead(committed: Positions, progress: Positions) -> int:
 
 def forgotten_batches(settings: Settings, connection: Connection, committed: Positions, progress: Positions) -> ForgottenBatches:
     """Reads the batches that the splitter's group has passed: what the database has not handled, and LOOK_BACK records before. Raises
-    KafkaException."""
+    KafkaException.
+
+    Ends the connection's transaction before it reads, because reading may take longer than the database lets a transaction wait.
+    """
+    connection.rollback()
     with TopicReader(settings) as reader:
         spans = [_passed(span, committed, progress) for span in reader.spans([Topic.BATCHES])]
-        unknown = unknown_among(connection, set(_named(reader, spans)))
+        named = set(_named(reader, spans))
+        unknown = unknown_among(connection, named)
+        connection.rollback()
         if not unknown:
             return ForgottenBatches(0, 0, None)
         # Their events are read again, with all checks, because the splitter has put aside what does not pass them.

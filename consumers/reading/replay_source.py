@@ -52,10 +52,13 @@ class ReplaySource:
 
         The database may know less, when it was restored from an older copy: the groups do not receive again what they have passed.
         """
+        # Kafka may take longer than the database lets a transaction wait. So it is asked afterwards.
+        with connection.begin():
+            generations = {role: read_generation(connection, role) for role in _HANDLED_BY.values()}
         return {
             (topic, partition): offset
             for topic, role in _HANDLED_BY.items()
-            for partition, offset in self._reader.committed(role, topic, read_generation(connection, role)).items()
+            for partition, offset in self._reader.committed(role, topic, generations[role]).items()
         }
 
     def read_into(self, replay: Replay, spans: Sequence[Span], on_progress: Callable[[int], None]) -> int:

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, make_url, text
@@ -312,6 +313,27 @@ def test_a_broker_that_is_down(sound: Settings, monkeypatch: pytest.MonkeyPatch)
     assert (finding.subject, finding.state) == ("Kafka broker 7", State.UNSAFE)
     assert "no up-to-date copy of 2 of the topics' partitions" in finding.detail
     assert "start broker 7" in (finding.fix or "")
+
+
+def test_brokers_that_stop_responding_in_the_middle(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    described: list[object] = []
+
+    class Once(AdminClient):
+        """Describes the topics, and finds no broker afterwards."""
+
+        def describe_configs(self, *args: Any, **kwargs: Any) -> Any:
+            described.append(args)
+            return super().describe_configs(*args, **kwargs)
+
+        def list_topics(self, *args: Any, **kwargs: Any) -> Any:
+            if described:
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT, "all brokers are down"))
+            return super().list_topics(*args, **kwargs)
+
+    monkeypatch.setattr(topics, "AdminClient", Once)
+    finding = only(sound)
+    assert (finding.subject, finding.state) == ("Kafka", State.UNREACHABLE)
+    assert finding.detail.endswith(": all brokers are down")
 
 
 def test_connections_that_others_can_read(sound: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

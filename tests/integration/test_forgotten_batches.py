@@ -1,14 +1,16 @@
 """Which batches count as forgotten by the database, whatever else was sent under their ids and refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from consumers.reading import submissions
 from consumers.reading.forgotten import forgotten_batches
 from consumers.reading.submissions import NotRefused, Submissions
+from consumers.reading.topic_reader import Span, TopicReader
 from orchestrator.process.settings import Settings
 from orchestrator.storage.progress import Position
 from schemas.envelope import MAX_MESSAGE_BYTES, Topic, open_envelope
@@ -105,3 +107,28 @@ def test_only_what_the_splitter_accepted_is_forgotten(
     with engine.connect() as connection:
         found = forgotten_batches(settings, connection, passed, passed)
     assert (found.batches, found.items) == (1, 2)
+
+
+def test_no_transaction_waits_while_the_topics_are_read(
+    settings: Settings, topics: None, engine: Engine, pipeline: RecordingPipeline, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading what a restored database has missed takes longer than the database lets a transaction be idle."""
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, one_by_one(upstream(batch_id, range(1), part=1, parts=1, total=1)))
+    lose(owner, batch_id)
+    written = [event for _, event in pipeline.written if event.topic is Topic.BATCHES]
+    write_raw(settings, Topic.BATCHES, [(event.value, dict(event.headers)) for event in written], partition=0)
+    passed = {(Topic.BATCHES, 0): Position(1_000)}
+    states: list[str] = []
+    read = TopicReader.read
+
+    def observed(self: TopicReader, spans: Sequence[Span]) -> Any:
+        with owner.connect() as connection:
+            states.append(connection.scalar(text("SELECT state FROM pg_stat_activity WHERE pid = :pid"), {"pid": pid}))
+        return read(self, spans)
+
+    monkeypatch.setattr(TopicReader, "read", observed)
+    with engine.connect() as connection:
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+        assert forgotten_batches(settings, connection, passed, passed).batches == 1
+    assert states == ["idle"] * 3

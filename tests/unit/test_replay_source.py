@@ -1,7 +1,9 @@
 """The topics as a replay reads them: what each record becomes, and how far the groups of their consumers have come."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -91,7 +93,8 @@ def test_batches_and_results_are_handled_as_far_as_their_consumers_groups(
 ) -> None:
     """The group of the aggregator was renewed."""
     monkeypatch.setattr(replay_source, "read_generation", lambda _, role: {SPLITTER: 1, AGGREGATOR: 3}[role])
-    assert source.handled(cast("Connection", None)) == {(Topic.BATCHES, 0): 4, (Topic.BATCHES, 2): 0, (Topic.RESULTS, 1): 9}
+    connection = cast("Connection", SimpleNamespace(begin=nullcontext))
+    assert source.handled(connection) == {(Topic.BATCHES, 0): 4, (Topic.BATCHES, 2): 0, (Topic.RESULTS, 1): 9}
 
 
 def test_each_chunk_is_added_and_reported(source: ReplaySource) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 from sqlalchemy import Engine, text
 from typer.testing import Result
@@ -296,3 +297,21 @@ def test_an_unknown_batch_is_named(settings: Settings, publisher: EventProducer)
     ran = bulkreg(settings, "--batch", str(uuid4()))
     assert ran.exit_code == 2
     assert "or never existed" in ran.stderr
+
+
+def test_no_transaction_waits_while_kafka_is_asked_how_far_the_groups_are(
+    pipeline: RecordingPipeline, topics: None, owner: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A coordinator that is starting takes longer than the database lets a transaction be idle."""
+    states: list[str] = []
+    committed = TopicReader.committed
+
+    def observed(self: TopicReader, *arguments: Any) -> dict[int, int]:
+        with owner.connect() as connection:
+            query = "SELECT state FROM pg_stat_activity WHERE application_name = 'bulkreg' AND datname = current_database()"
+            states.append(connection.execute(text(query)).scalar_one())
+        return committed(self, *arguments)
+
+    monkeypatch.setattr(TopicReader, "committed", observed)
+    assert replay(settings)[0] == 0
+    assert states == ["idle"] * 2
