@@ -33,7 +33,7 @@ class SweepLoop:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Asks the loop to end after the sweep that is under way."""
+        """Asks the loop to end after the step that is under way."""
         self._stopping.set()
 
     def run(self) -> None:
@@ -53,6 +53,8 @@ class SweepLoop:
         failed: list[str] = []
         has_contact = True
         for step, do in self._steps.items():
+            if self._stopping.is_set():
+                return
             try:
                 done = do(self._engine)
             except Exception as error:

@@ -25,8 +25,8 @@ class Action(Enum):
     )
     STOP_ABANDONED = (
         logging.WARNING,
-        "The process was asked to stop, and ended although `roles` still waited for something, such as a database that stands still. What they "
-        "did is repeated by the next process.",
+        "The process was asked to stop, and ended although `roles` still waited for something, such as a database that stands still. The next "
+        "process repeats what they had begun.",
     )
     ROLE_STARTS_NOT_NOTED = logging.WARNING, "The database was unreachable when the process began, so this start is not counted."
     SCHEDULER_CLASS_REFUSED = (

@@ -69,7 +69,7 @@ class ServerSettings(BaseSettings):
         default=2_000,
         ge=0,
         description="When the API stops, clients with an open connection have this long to send one more request, whose response closes the "
-        "connection.",
+        "connection. The process ends at most 16 s later, so what stops it has to wait longer than both together.",
     )
     request_deadline_ms: int = Field(
         default=10_000,

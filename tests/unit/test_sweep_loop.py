@@ -24,7 +24,8 @@ Step = Callable[[Engine], Any]
 
 
 class Sweeps:
-    """Runs this many sweeps, whose steps do what the test says. Returns the loop's state after each."""
+    """Runs this many sweeps, whose steps do what the test says, and the first step of another, which stops the loop. Keeps the loop's state
+    after each."""
 
     def __init__(self, *sweeps: dict[str, Exception | Swept | Purged]) -> None:
         self.done: list[str] = []
@@ -73,7 +74,7 @@ def test_the_time_of_a_sweep_counts_towards_the_interval_and_a_tenth_of_it_is_le
     monkeypatch.setattr(sweep_loop, "monotonic", lambda: now[0])
     sweeper, purger = SimpleNamespace(steps={"fold": step}), SimpleNamespace(steps={})
     loop = SweepLoop(cast("Sweeper", sweeper), cast("Purger", purger), cast("Engine", None), interval_s=12)
-    monkeypatch.setattr(loop, "_stopping", SimpleNamespace(wait=wait))
+    monkeypatch.setattr(loop, "_stopping", SimpleNamespace(wait=wait, is_set=lambda: False))
     loop.run()
     assert pauses == pytest.approx([12, pause_s])
 
@@ -106,9 +107,14 @@ def test_each_step_that_ends_counts_as_progress_also_one_that_fails() -> None:
     assert ages_s == [0, 0, 0, 0]
 
 
+def test_a_loop_that_is_told_to_stop_begins_no_other_step() -> None:
+    """The steps of a sweep together may take longer than a process may that is asked to stop."""
+    assert Sweeps({}).done == ["fold", "drive_on", "purge", "fold"]
+
+
 def test_the_sweeper_runs_before_the_purger_in_every_sweep() -> None:
     sweeps = Sweeps({}, {})
-    assert sweeps.done == ["fold", "drive_on", "purge"] * 3
+    assert sweeps.done == [*["fold", "drive_on", "purge"] * 2, "fold"]
     assert sweeps.health == [(True, None)] * 2
 
 
@@ -128,7 +134,7 @@ def test_a_failing_step_is_named_until_a_sweep_succeeds(caplog: pytest.LogCaptur
     failures = {step: metrics.SWEEP_FAILURES.labels(step) for step in ("fold", "drive_on", "purge")}
     before = {step: shown(value) for step, value in failures.items()}
     sweeps = Sweeps({"fold": KeyError("somebody's notes"), "purge": ValueError("somebody's notes")}, {"purge": ValueError()}, {})
-    assert sweeps.done == ["fold", "drive_on", "purge"] * 4
+    assert sweeps.done == [*["fold", "drive_on", "purge"] * 3, "fold"]
     assert [failing and failing.partition(";")[0] for _, failing in sweeps.health] == [
         "the last sweep failed in fold, purge",
         "the last sweep failed in purge",
