@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from orchestrator.storage import database
 from orchestrator.storage.blame import TransientError
 from orchestrator.storage.database import ask, transact
 
@@ -67,3 +69,13 @@ def test_the_last_failure_is_raised_when_the_time_is_over(engine: Engine, longes
     with pytest.raises(TransientError):
         run(engine, work, organizations=["a"], give_up_after_s=0)
     assert (work.runs, longest) == (1, [])
+
+
+@RUNS
+def test_the_time_of_the_first_run_counts(engine: Engine, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 3_599.999_999])
+    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    work = Work(8, TransientError())
+    with pytest.raises(TransientError):
+        run(engine, work, organizations=["a"], give_up_after_s=3_600)
+    assert work.runs == 2

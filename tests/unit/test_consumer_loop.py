@@ -5,6 +5,7 @@ import logging
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from consumers.loop import failure_reports
 from consumers.loop import runtime as module
 from consumers.loop.deliveries import Pending
 from consumers.loop.lanes import LanePolicy
@@ -312,6 +313,20 @@ def test_in_an_outage_nothing_new_is_begun_when_too_much_waits_and_it_is_logged(
     assert "somebody" not in caplog.text
     [line] = logged(caplog, Action.RECORDS_POSTPONED)  # The line is logged only now and then.
     assert (line["outage"], line["topic"], line["partition"]) == (True, "commands", 0)
+
+
+def test_the_health_has_the_error_of_an_outage_that_is_too_young_to_be_logged_again(
+    loop: Loop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failure_reports, "TELL_OF_OUTAGE_EVERY_S", 3_600.0)
+    for offset in (5, 6):
+        loop.work.fails = lambda _: TransientError("by a test")
+        loop.turn(record(0, offset))
+        loop.turn_until(lambda: loop.loop.health.retrying)
+        assert loop.loop.health.retrying == "TransientError"
+        loop.work.fails = lambda _: None
+        loop.turn_until(lambda: loop.loop.is_idle and loop.loop.health.retrying is None)
+    assert len(logged(caplog, Action.RECORDS_POSTPONED)) == 1
 
 
 # --- Lanes that are full -----------------------------------------------------------------------------------------------------------------

@@ -83,6 +83,20 @@ def test_a_reply_about_partitions_that_were_given_up_meanwhile_counts_for_nothin
     assert loop.commits == [{0: 6}, {0: 6}]
 
 
+def test_a_new_client_commits_although_the_one_before_it_got_no_reply(loop: Loop) -> None:
+    loop.client.replies_to_commits = False
+    loop.turn(record(0, 5), end(1, 0))
+    assert loop.commits
+    loop.generation = 2
+    loop.now = ASK_EVERY_S
+    loop.turns(2)
+    with loop.renewing():
+        loop.turn()
+    loop.assign(0, 1)
+    loop.turn(record(0, 5))
+    assert loop.commits == [{0: 6}]
+
+
 def test_a_fatal_error_ends_the_loop_and_another_does_not(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     loop.turn(error(KafkaError._ALL_BROKERS_DOWN), error(KafkaError.UNKNOWN_TOPIC_OR_PART, 0), record(0, 5))
     assert loop.work.done == [[(0, 5)]]
@@ -163,6 +177,20 @@ def test_row_78_client_that_finds_its_coordinator_no_more_ends_the_loop(loop: Lo
     loop.now += 1
     with pytest.raises(ExpelledError, match="no coordinator for 60 s"):
         loop.turn()
+
+
+def test_a_new_client_has_its_own_minute_to_find_the_coordinator(loop: Loop) -> None:
+    loop.turn(record(0, 5), end(1, 0))
+    loop.now = ASK_EVERY_S
+    loop.turns(3)
+    loop.report(group="query-coord")
+    loop.generation = 2
+    loop.now = 2 * ASK_EVERY_S
+    loop.turns(2)
+    with loop.renewing():
+        loop.turn()
+    loop.now += LOST_AFTER_S
+    loop.turn()
 
 
 # --- Partitions that come and go ---------------------------------------------------------------------------------------------------------
@@ -344,6 +372,21 @@ def test_a_renewed_group_is_joined_with_a_new_client(loop: Loop, caplog: pytest.
     assert loop.asked_about == "test.toy.2"
 
 
+def test_partitions_that_stood_before_a_new_client_joined_are_no_complaint_of_it(loop: Loop) -> None:
+    loop.turn(record(0, 5), end(1, 0))
+    loop.standing = [(Topic.COMMANDS, 2)]
+    loop.now = ASK_EVERY_S
+    loop.turns(4)
+    assert "commands/2" in str(loop.loop.health.failing)
+    loop.generation = 2
+    loop.now = 2 * ASK_EVERY_S
+    loop.turns(2)
+    with loop.renewing():
+        loop.turn()
+    loop.turn()
+    assert loop.loop.health.failing is None
+
+
 def test_the_group_is_kept_while_the_database_does_not_say_whether_it_was_renewed(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -368,6 +411,11 @@ def test_a_group_that_is_refused_is_told_once_and_makes_the_role_unready(loop: L
     loop.now += REFUSED_AFTER_S
     loop.turns(2)
     assert loop.loop.health.failing is None
+    loop.refused = KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+    for _ in range(3):
+        loop.now += REFUSED_AFTER_S
+        loop.turns(2)
+    assert len(logged(caplog, Action.GROUP_REFUSED)) == 2
 
 
 def test_without_a_broker_a_silent_client_is_kept(loop: Loop) -> None:

@@ -66,6 +66,15 @@ def test_a_refusal_counts_when_it_lasts(kafka: Kafka) -> None:
     assert kafka.watch.refusal is None
 
 
+def test_a_refusal_lasts_since_the_group_was_last_served(kafka: Kafka) -> None:
+    assert kafka.look(after_s=2 * REFUSED_AFTER_S)
+    kafka.error = KafkaError.NOT_COORDINATOR
+    assert kafka.look()
+    assert kafka.watch.refusal is None
+    assert kafka.look(after_s=REFUSED_AFTER_S)
+    assert kafka.watch.refusal == "NOT_COORDINATOR"
+
+
 def test_a_group_that_was_joined_now_has_its_own_minute(kafka: Kafka) -> None:
     kafka.error = KafkaError.COORDINATOR_NOT_AVAILABLE
     kafka.look(after_s=REFUSED_AFTER_S)
