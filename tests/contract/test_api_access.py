@@ -236,14 +236,19 @@ def test_service_names_its_organization(
 ) -> None:
     body = SUBMISSION | {"coordinator_id": COORDINATOR} | ({} if in_body is None else {"organization_id": in_body})
     with api.client(Role.SERVICE, sub="attendance", orgs=orgs) as service:
-        answer = service.post(API_PATH, json=body, headers={} if header is None else {"X-Organization-Id": header})
-    assert (answer.status_code, answer.json().get("code")) == expected
+        for path, accepted in ((f"{API_PATH}/preview", 200), (API_PATH, 202)):
+            answer = service.post(path, json=body, headers={} if header is None else {"X-Organization-Id": header})
+            status, code = expected
+            assert (answer.status_code, answer.json().get("code")) == (accepted if code is None else status, code), path
 
 
 def test_a_person_may_name_only_their_own_organization(coordinator: httpx.Client) -> None:
     assert coordinator.get(API_PATH, headers={"X-Organization-Id": ORGANIZATION}).status_code == 200
     assert coordinator.get(API_PATH, headers={"X-Organization-Id": NEIGHBOUR}).status_code == 403
-    assert coordinator.post(API_PATH, json=SUBMISSION | {"organization_id": NEIGHBOUR}).status_code == 403
+    for path in (API_PATH, f"{API_PATH}/preview"):
+        assert coordinator.post(path, json=SUBMISSION | {"organization_id": NEIGHBOUR}).status_code == 403
+    table = {"content": b"mentor_id\nmentor-1\n", "headers": {"Content-Type": "text/csv", "X-Organization-Id": NEIGHBOUR}}
+    assert coordinator.post(f"{API_PATH}/read-file", **table).status_code == 403
 
 
 def test_idempotency_keys_are_per_organization_and_subject(

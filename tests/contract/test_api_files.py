@@ -353,6 +353,22 @@ def test_at_most_eight_files_wait() -> None:
     asyncio.run(ninth())
 
 
+def test_a_file_that_has_waited_too_long_makes_room_for_others() -> None:
+    readers = files.FileReaders(max_reading_s=60, max_waiting_s=0.05)
+
+    async def ten() -> bytes:
+        await readers._places.acquire()
+        await readers._places.acquire()
+        for _ in range(9):
+            with pytest.raises(ProblemError):
+                await readers.read(".csv", b"mentor\nm-1\n", max_items=9)
+        readers._places.release()
+        readers._places.release()
+        return await readers.read(".csv", b"mentor\nm-1\n", max_items=9)
+
+    assert asyncio.run(ten())
+
+
 def test_a_failing_reader_is_logged_without_the_file(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     async def start(*_command: str, **named: Any) -> asyncio.subprocess.Process:
         return await CREATE(sys.executable, "-c", "import sys; sys.exit(sys.stdin.read())", **named)

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.batches.model import Role
 from schemas.api.problems import ProblemResponse
-from schemas.paths import API_PATH
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, FORGETTINGS_PATH
 from tests.support.api_server import ApiServer
 from tests.support.pipeline import Pipeline, mentors
 from tests.support.waiting import PATIENCE_S
@@ -84,6 +84,35 @@ def test_a_slash_at_the_end_is_explained(coordinator: httpx.Client, batch: str) 
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert "slash" in answer.json()["detail"]
     assert "slash" not in coordinator.get("/nowhere").json()["detail"]
+
+
+# --- Caches -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_no_cache_keeps_what_says_something_about_a_person(admin: httpx.Client, batch: str) -> None:
+    activity_id = admin.get(batch).json()["items"][0]["activity_id"]
+    values = {"name": "Mondays", "coordinator_id": "coord-1", "mentor_ids": ["mentor-1"]}
+    saved = admin.post(f"{API_ROOT}/templates", json=values | {"activity_type": "visit", "duration_minutes": 60})
+    assert saved.status_code == 201, saved.text
+    asked = admin.post(FORGETTINGS_PATH, json={"mentor_id": "mentor-2"})
+    for path in (
+        ACTIVITIES_PATH,
+        f"{ACTIVITIES_PATH}/{activity_id}",
+        f"{ACTIVITIES_PATH}/summary",
+        f"{ACTIVITIES_PATH}.csv",
+        f"{ACTIVITIES_PATH}.ndjson",
+        f"{API_ROOT}/templates",
+        saved.headers["Location"],
+        asked.headers["Location"],
+        CLOSED_PERIOD_PATH,
+        f"{batch}?names=true",
+    ):
+        answer = admin.get(path)
+        assert (path, answer.status_code, answer.headers.get("Cache-Control")) == (path, 200, "no-store")
+        if "ETag" in answer.headers and "names" not in path:
+            unchanged = admin.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+            told = (unchanged.status_code, unchanged.headers.get("Cache-Control"), unchanged.headers.get("ETag"))
+            assert (path, *told) == (path, 304, "no-store", answer.headers["ETag"])
 
 
 # --- Tags -------------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """`GET /me`: the caller, their organization, and what they can do."""
 
+import time
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
@@ -51,6 +52,17 @@ def test_the_session_ends_when_the_token_expires(coordinator: httpx.Client, api:
     assert 0 < (ends_at - before).total_seconds() <= 600 + api.settings.jwt_leeway_s
 
 
+def test_the_time_zone_of_the_process_changes_no_moment(coordinator: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = me(coordinator).session_ends_at
+    monkeypatch.setenv("TZ", "America/St_Johns")
+    time.tzset()
+    try:
+        assert me(coordinator).session_ends_at == before
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_caller_and_an_organization_that_are_not_in_the_directory(api: ApiServer) -> None:
     with api.client(Role.AUDITOR, sub="nobody", orgs=("org-new",)) as client:
         found = me(client)
@@ -88,6 +100,16 @@ def test_limits_that_an_external_service_decides_are_null(settings: Settings) ->
     assert (found.features.preview, found.features.revoke) == (False, False)
     assert (found.limits.earliest_date, found.limits.max_duration_minutes) == (None, None)
     assert found.limits.max_notes_length == 10_000
+
+
+def test_an_external_service_may_be_able_to_revoke(settings: Settings) -> None:
+    external = {"registration_url": "http://127.0.0.1:1", "registration_revokes": True}
+    with (
+        running_api(settings.model_copy(update={"jwt_hs256_key": SecretStr(KEY), **external})) as server,
+        server.client() as client,
+    ):
+        found = me(client)
+    assert (found.features.preview, found.features.revoke) == (False, True)
 
 
 def test_without_authentication_the_session_never_ends(settings: Settings) -> None:

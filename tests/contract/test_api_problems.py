@@ -75,6 +75,7 @@ def test_media_types(sender: httpx.Client) -> None:
 def test_a_too_large_body_is_refused(sender: httpx.Client) -> None:
     answer = sender.post(API_PATH, content=b" " * (16 * 1024 * 1024 + 1), headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert answer.headers["Connection"] == "close", "the rest of the body would be read as the next request"
     answer = sender.post(API_PATH, content=b" " * 16 * 1024 * 1024, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
 
@@ -154,10 +155,15 @@ def test_an_unknown_expectation_is_refused_and_not_quoted(
     assert sender.get(API_PATH, headers={"Expect": "100-Continue"}).status_code == 200
 
 
+def answered(method: str, route: str, status: int) -> float:
+    """How many requests got this status."""
+    labels = {"method": method, "route": route, "status": str(status)}
+    return REGISTRY.get_sample_value("bulkreg_api_request_seconds_count", labels) or 0.0
+
+
 def submissions_answered(status: int) -> float:
     """How many submissions got this status."""
-    labels = {"method": "POST", "route": API_PATH, "status": str(status)}
-    return REGISTRY.get_sample_value("bulkreg_api_request_seconds_count", labels) or 0.0
+    return answered("POST", API_PATH, status)
 
 
 @pytest.mark.parametrize(
@@ -300,9 +306,11 @@ def _waits_for_a_lock(owner: Engine) -> bool:
 
 def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer) -> None:
     for path in ("/healthz", "/readyz"):
+        before = answered("GET", path, 200)
         answer = httpx.get(refusing_api.url + path, timeout=PATIENCE_S, verify=NO_TLS)
         HealthResponse.model_validate_json(answer.content, extra="forbid")
         assert answer.status_code == 200
+        eventually(lambda path=path, before=before: answered("GET", path, 200) == before + 1)  # type: ignore[misc]
 
 
 def test_the_api_does_not_start_without_authentication_beyond_loopback(settings: Settings) -> None:

@@ -88,8 +88,23 @@ def test_a_file_is_revalidated_and_sent_again_after_a_change(pages: httpx.Client
     file = pages.get(address)
     assert (file.status_code, file.headers["Cache-Control"]) == (200, "no-cache")
     assert file.headers["Content-Type"].split(";")[0] in ("text/javascript", "text/css", "application/json")
-    assert pages.get(address, headers={"If-None-Match": file.headers["ETag"]}).status_code == 304
+    unchanged = pages.get(address, headers={"If-None-Match": file.headers["ETag"]})
+    assert unchanged.status_code == 304
+    # A 304 has the headers that the 200 would have, because the browser replaces those that it has kept (RFC 9110, 15.4.5).
+    kept = ("ETag", "Cache-Control", "Vary", "Content-Security-Policy")
+    assert [unchanged.headers.get(name) for name in kept] == [file.headers[name] for name in kept]
     assert pages.get(address, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_a_vendored_file_is_kept_for_ever_in_either_coding(pages: httpx.Client) -> None:
+    address = next(package.address(file) for package in read_manifest().packages for file in package.files)
+    plain, packed = (pages.get(address, headers={"Accept-Encoding": coding}) for coding in ("identity", "gzip"))
+    assert plain.content == packed.content
+    assert [each.headers.get("Content-Encoding") for each in (plain, packed)] == [None, "gzip"]
+    for each in (plain, packed):
+        assert "immutable" in each.headers["Cache-Control"]
+        # Otherwise a shared cache sends the packed file to a client that can't unpack it.
+        assert each.headers["Vary"] == "Accept-Encoding"
 
 
 def test_every_file_that_the_pages_load_exists(pages: httpx.Client) -> None:

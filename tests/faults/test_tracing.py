@@ -141,6 +141,17 @@ def test_a_batch_has_one_connected_trace(
         Path(file).write_text(drawn(str(batch), [_bar(span) for span in spans]))
 
 
+@pytest.mark.usefixtures("pipeline")
+def test_a_repeated_submission_has_no_span_of_its_own(keyed: Settings, received: list[Span]) -> None:
+    activity = {"activity_type": "visit", "activity_date": "2026-03-25", "duration_minutes": 60}
+    headers = {"traceparent": f"00-{CLIENT_TRACE}-{CLIENT_SPAN}-01", "Idempotency-Key": "once"}
+    with running_api(keyed) as api, api.client() as client:
+        body = {"mentor_ids": ["mentor-1"], "activity": activity}
+        answers = [client.post(API_PATH, json=body, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [202, 202]
+    assert [span.name for span in sent(received)] == [f"POST {API_PATH}"]
+
+
 def test_a_redelivery_stays_in_the_trace(
     keyed: Settings, topics: None, engine: Engine, pipeline: Pipeline, received: list[Span]
 ) -> None:

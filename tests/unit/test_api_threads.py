@@ -7,7 +7,9 @@ from functools import partial
 
 import pytest
 
+from api.http.problems import ProblemError
 from api.load.database import Database
+from api.load.threads import Threads
 from orchestrator.process.settings import Settings
 from tests.support.waiting import HELD_S, PATIENCE_S
 
@@ -41,3 +43,28 @@ def test_two_large_requests_run_at_a_time_and_the_others_have_threads(database: 
         return list(await asyncio.gather(*waiting))
 
     assert asyncio.run(scenario()) == list(range(9))
+
+
+def test_a_request_that_gets_no_turn_before_its_deadline_changes_nothing() -> None:
+    threads = Threads("one", threads=1, most_waiting=9, deadline_s=PATIENCE_S)
+    begun, go_on = threading.Event(), threading.Event()
+    changed: list[str] = []
+
+    def hang() -> str:
+        begun.set()
+        assert go_on.wait(HELD_S)
+        return "done"
+
+    async def scenario() -> None:
+        running = asyncio.create_task(threads.run(hang))
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        threads._deadline_s = 0.05
+        with pytest.raises(ProblemError, match="Nothing was changed") as refused:
+            await threads.run(lambda: changed.append("too late"))
+        assert (refused.value.code, "Retry-After" in refused.value.headers) == ("overloaded", True)
+        go_on.set()
+        assert await running == "done"
+        threads.close()
+        assert changed == []
+
+    asyncio.run(scenario())

@@ -14,7 +14,7 @@ from orchestrator.batches.model import Actor, BatchFilter, Idempotency, ItemErro
 from orchestrator.batches.operations import list_batches, submit_bulk_registration
 from orchestrator.registration.port import Prediction
 from orchestrator.registration.preview import Planner, Preview
-from orchestrator.registration.rules import duplicate_activity
+from orchestrator.registration.rules import PERIOD_CLOSED, duplicate_activity
 from schemas.api.submissions import read_submission
 from schemas.ids import new_batch_id
 from tests.support.memory_flow import MemoryFlow
@@ -137,6 +137,14 @@ def test_an_override_ignores_no_activity_that_its_sender_has_not_seen(
     with pytest.raises(PlanChangedError) as changed:
         submit_with(flow, batch, plan, Always(beside=now))
     assert changed.value.differences == (PlanDifference(1, "mentor-2", "success", "duplicate_activity"),)
+
+
+def test_a_predicted_refusal_holds_whatever_was_registered_since(flow: MemoryFlow) -> None:
+    overriding = NewItem(item("mentor-2").values._replace(override_duplicates=True))
+    batch = new_batch([overriding])
+    refusing = Always(PERIOD_CLOSED)
+    plan = flow.call(lambda repository, actor: PLANNER.preview(repository, refusing, actor, batch), ADMIN).plan
+    submit_with(flow, batch, plan, Always(PERIOD_CLOSED, beside=["a"]))
 
 
 def test_a_submission_has_room_for_every_plan_that_a_preview_returns(flow: MemoryFlow) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
@@ -84,6 +85,39 @@ def test_an_auditor_is_refused_each_change_before_anything_is_looked_up(
     with pytest.raises(ForbiddenError) as refused:
         flow.call(change, AUDITOR)
     assert refused.value.code == "role_may_not"
+
+
+OF_A_BATCH: dict[str, Callable[[ActivityRepository, Actor, UUID], object]] = {
+    "retry": lambda repository, actor, batch_id: retry_failed_items(repository, actor, batch_id, RetryRequest()),
+    "cancel": lambda repository, actor, batch_id: cancel_batch(repository, actor, batch_id, None),
+    "relabel": lambda repository, actor, batch_id: relabel_batch(repository, actor, batch_id, "new"),
+    "dismiss": lambda repository, actor, batch_id: dismiss_batch(repository, actor, batch_id),
+    "delete": lambda repository, actor, batch_id: delete_batch(repository, actor, batch_id),
+    "erase notes": lambda repository, actor, batch_id: erase_notes(
+        repository, NOTHING, actor, batch_id, DerivedIds(batch_id).item_id(0)
+    ),
+    "revoke": lambda repository, actor, batch_id: revoke_batch(
+        repository, NOTHING, actor, batch_id, RevocationRequest("x", None), NOTHING
+    ),
+}
+
+
+@pytest.mark.parametrize("change", OF_A_BATCH.values(), ids=OF_A_BATCH)
+@pytest.mark.parametrize("stranger", [replace(COORDINATOR_ACTOR, subject="coord-2"), replace(ADMIN, organization_id="org-other")])
+def test_nobody_locks_a_batch_that_they_may_not_see(
+    flow: MemoryFlow, stranger: Actor, change: Callable[[ActivityRepository, Actor, UUID], object]
+) -> None:
+    """Otherwise a stranger who asks again and again could delay those whose batch it is."""
+    batch_id = submit(flow, the_batch(*mentors(1)))
+    locked: list[UUID] = []
+    with flow.storage.transaction() as (repository, _):
+        lock = repository.lock_batch
+        repository.lock_batch = lambda *given, **named: locked.append(given[0]) or lock(*given, **named)  # type: ignore[method-assign, assignment, func-returns-value]
+        with pytest.raises(NotFoundError):
+            change(repository, stranger, batch_id)
+        assert locked == []
+        change_label = relabel_batch(repository, COORDINATOR_ACTOR, batch_id, "new")
+        assert (change_label.label, locked) == ("new", [batch_id])
 
 
 def test_a_coordinator_can_not_list_batches_of_colleagues(flow: MemoryFlow) -> None:
