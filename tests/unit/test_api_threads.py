@@ -59,10 +59,12 @@ def test_a_request_that_gets_no_turn_before_its_deadline_changes_nothing() -> No
         running = asyncio.create_task(threads.run(hang))
         assert await asyncio.to_thread(begun.wait, PATIENCE_S)
         threads._deadline_s = 0.05
-        with pytest.raises(ProblemError, match="Nothing was changed") as refused:
-            await threads.run(lambda: changed.append("too late"))
+        try:
+            with pytest.raises(ProblemError, match="Nothing was changed") as refused:
+                await threads.run(lambda: changed.append("too late"))
+        finally:
+            go_on.set()
         assert (refused.value.code, "Retry-After" in refused.value.headers) == ("overloaded", True)
-        go_on.set()
         assert await running == "done"
         threads.close()
         assert changed == []

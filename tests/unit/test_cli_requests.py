@@ -14,7 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from cli.main import app
-from schemas.paths import API_PATH
+from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, WEBHOOKS_PATH
 from tests.unit.test_cli_client import problem, server
 
 Json = dict[str, Any]
@@ -30,6 +30,9 @@ class Asked(NamedTuple):
     path: str
     query: dict[str, str]
     key: str | None
+    body: Any = None
+    seen: str | None = None
+    """The ETag in If-Match."""
 
 
 def batch(**shown: Any) -> Json:
@@ -47,8 +50,10 @@ def ran(*command: str, answer: Callable[[Asked], web.StreamResponse] = done) -> 
     seen: list[Asked] = []
 
     async def respond(request: web.Request) -> web.StreamResponse:
-        await request.read()
-        seen.append(Asked(request.method, request.path, dict(request.query), request.headers.get("Idempotency-Key")))
+        body, headers = await request.read(), request.headers
+        query = {name: ",".join(request.query.getall(name)) for name in request.query}
+        told = (headers.get("Idempotency-Key"), json.loads(body) if body else None, headers.get("If-Match"))
+        seen.append(Asked(request.method, request.path, query, *told))
         return answer(seen[-1])
 
     async def run() -> Result:
@@ -170,3 +175,190 @@ def test_notes_are_asked_for_only_if_the_corrections_have_some(tmp_path: Path, n
     result, asked = ran("retry", BATCH, "--correct", str(file), answer=results)
     assert (result.exit_code, [each.method for each in asked]) == (0, ["GET", "POST"]), result.output
     assert asked[0].query.get("notes") == expected
+
+
+# --- What options say -----------------------------------------------------------------------------------------------------------------
+
+OTHER = str(UUID(int=3))
+KEPT: Json = {"item_id": OTHER, "code": "period_closed"}
+SUMS: Json = {"activities": 0, "minutes": 0}
+
+# What the API returns to each of these commands: everything that any of them reads.
+ANY: Json = batch() | {
+    "data": [],
+    "groups": [],
+    "next_cursor": None,
+    "pagination": {"total": 0, "next_cursor": None},
+    "already_revoked": 0,
+    "revoked_by": "boss",
+    "kept": [],
+    "live": SUMS,
+    "revoked": SUMS,
+    "template_id": OTHER,
+    "webhook_id": OTHER,
+    "event_id": OTHER,
+    "secret": "s",
+    "previous_secret_until": "2026-03-25T10:00:00Z",
+}
+
+COMMANDS: dict[str, tuple[str, str, Json]] = {
+    "list --status partial --status failed --needs-attention --coordinator c --label Monday --limit 7": (
+        "GET",
+        API_PATH,
+        {
+            "status": "partial,failed",
+            "needs_attention": "true",
+            "coordinator_id": "c",
+            "q": "Monday",
+            "limit": "7",
+            "page": "1",
+        },
+    ),
+    f"retry {BATCH} --item {OTHER}": ("POST", f"{API_PATH}/{BATCH}/retry", {"item_ids": [OTHER]}),
+    f"retry {BATCH} --only-retryable": ("POST", f"{API_PATH}/{BATCH}/retry", {"only_retryable": True}),
+    f"cancel {BATCH} --reason mistake": ("POST", f"{API_PATH}/{BATCH}/cancel", {"cancellation_reason": "mistake"}),
+    f"cancel {BATCH}": ("POST", f"{API_PATH}/{BATCH}/cancel", {}),
+    f"revoke {BATCH} --reason mistake": ("POST", f"{API_PATH}/{BATCH}/revoke", {"reason": "mistake", "dry_run": False}),
+    f"revoke {BATCH} --reason mistake --items {OTHER} --dry-run": (
+        "POST",
+        f"{API_PATH}/{BATCH}/revoke",
+        {"reason": "mistake", "dry_run": True, "item_ids": [OTHER]},
+    ),
+    "activities list --from 2026-01-01 --to 2026-03-31 --type visit --chapter oslo --coordinator c --mentor m --live --limit 7": (
+        "GET",
+        ACTIVITIES_PATH,
+        {
+            "from": "2026-01-01",
+            "to": "2026-03-31",
+            "activity_type": "visit",
+            "chapter_id": "oslo",
+            "coordinator_id": "c",
+            "mentor_id": "m",
+            "revoked": "false",
+            "limit": "7",
+        },
+    ),
+    "activities list --revoked --cursor c": ("GET", ACTIVITIES_PATH, {"revoked": "true", "limit": "20", "cursor": "c"}),
+    "activities export --from 2026-01-01 --chapter oslo --live --format ndjson": (
+        "GET",
+        f"{ACTIVITIES_PATH}.ndjson",
+        {"from": "2026-01-01", "chapter_id": "oslo", "revoked": "false"},
+    ),
+    "activities summary --from 2026-01-01 --to 2026-03-31 --mentor m --by month --by chapter --by month": (
+        "GET",
+        f"{ACTIVITIES_PATH}/summary",
+        {"from": "2026-01-01", "to": "2026-03-31", "mentor_id": "m", "group_by": "month,chapter"},
+    ),
+    f"activities revoke {OTHER} --reason mistake": ("POST", f"{ACTIVITIES_PATH}/{OTHER}/revoke", {"reason": "mistake"}),
+    "templates save Mondays m-1 m-2 --type visit --minutes 60 --weekday 1 --coordinator c": (
+        "POST",
+        f"{API_ROOT}/templates",
+        {
+            "name": "Mondays",
+            "mentor_ids": ["m-1", "m-2"],
+            "activity_type": "visit",
+            "duration_minutes": 60,
+            "weekday": 1,
+            "coordinator_id": "c",
+        },
+    ),
+    f"templates delete {OTHER} --yes": ("DELETE", f"{API_ROOT}/templates/{OTHER}", {}),
+    "webhooks add https://receiver.example.org/in --event BatchCompleted --event ActivitiesRevoked": (
+        "POST",
+        WEBHOOKS_PATH,
+        {"url": "https://receiver.example.org/in", "events": ["BatchCompleted", "ActivitiesRevoked"]},
+    ),
+    f"webhooks rotate-secret {OTHER}": ("POST", f"{WEBHOOKS_PATH}/{OTHER}/rotate-secret", {}),
+    f"webhooks enable {OTHER}": ("POST", f"{WEBHOOKS_PATH}/{OTHER}/enable", {}),
+    f"webhooks test {OTHER}": ("POST", f"{WEBHOOKS_PATH}/{OTHER}/test", {}),
+    f"webhooks deliveries {OTHER} --state failed --limit 7": (
+        "GET",
+        f"{WEBHOOKS_PATH}/{OTHER}/deliveries",
+        {"state": "failed", "limit": "7"},
+    ),
+    "directory show mentors --coordinator c --q kari --active-on 2026-03-25": (
+        "GET",
+        f"{API_ROOT}/directory/mentors",
+        {"coordinator_id": "c", "q": "kari", "active_on": "2026-03-25", "limit": "1000"},
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_asks_for_what_its_options_say(command: str) -> None:
+    result, [asked] = ran(*command.split(), answer=lambda _: web.json_response(ANY))
+    assert result.exit_code == 0, result.output
+    said = asked.query if asked.method == "GET" else asked.body or {}
+    assert (asked.method, asked.path, said) == COMMANDS[command]
+    assert (asked.key is not None) == (asked.method == "POST")
+
+
+@pytest.mark.parametrize("command", [f"retry {BATCH}", f"revoke {BATCH} --reason x", f"activities revoke {OTHER} --reason x"])
+def test_a_key_of_the_caller_is_sent(command: str) -> None:
+    _, [asked] = ran(*command.split(), "--idempotency-key", "mine", answer=lambda _: web.json_response(ANY))
+    assert asked.key == "mine"
+
+
+def test_a_revocation_that_keeps_something_says_so() -> None:
+    for kept, exit_code in (([], 0), ([KEPT], 1)):
+        result, _ = ran("revoke", BATCH, "--reason", "x", answer=lambda _, kept=kept: web.json_response(ANY | {"kept": kept}))  # type: ignore[misc]
+        assert (result.exit_code, "period_closed" in result.stdout) == (exit_code, bool(kept))
+
+
+@pytest.mark.parametrize(
+    ("command", "path"), [(["templates", "list"], "templates"), (["directory", "show", "mentors"], "mentors")]
+)
+def test_each_page_of_a_listing_is_of_the_same_coordinator(command: list[str], path: str) -> None:
+    row = {"template_id": OTHER, "name": "n", "activity_type": "visit", "duration_minutes": 60, "weekday": None, "mentor_ids": []}
+
+    def pages(asked: Asked) -> web.StreamResponse:
+        return web.json_response(
+            {"data": [row | {"coordinator_id": "c"}], "next_cursor": None if asked.query.get("cursor") else "2"}
+        )
+
+    result, asked = ran(*command, "--coordinator", "c", "--json", answer=pages)
+    assert (result.exit_code, len(json.loads(result.stdout)["data"])) == (0, 2)
+    assert [(each.query.get("cursor"), each.query["coordinator_id"]) for each in asked] == [(None, "c"), ("2", "c")]
+    assert asked[0].path.endswith(path)
+
+
+# --- Closed periods -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "wanted"),
+    [
+        (None, "close 2026-03-31", "2026-03-31"),
+        ("2026-03-31", "close 2026-03-31", "2026-03-31"),
+        ("2026-03-31", "close 2026-04-01", "2026-04-01"),
+        ("2026-03-31", "close 2026-03-30", "use `bulkreg period reopen`"),
+        ("2026-03-31", "reopen", None),
+        ("2026-03-31", "reopen --through 2026-03-31", "2026-03-31"),
+        ("2026-03-31", "reopen --through 2025-12-31", "2025-12-31"),
+        ("2026-03-31", "reopen --through 2026-04-01", "use `bulkreg period close`"),
+        (None, "reopen --through 2026-04-01", "use `bulkreg period close`"),
+    ],
+)
+def test_a_period_is_closed_and_reopened_as_it_was_seen(closed: str | None, command: str, wanted: str | None) -> None:
+    def period(_asked: Asked) -> web.StreamResponse:
+        return web.json_response({"closed_through": closed, "unresolved": 0, "history": []}, headers={"ETag": '"7"'})
+
+    result, [_, *changes] = ran("period", *command.split(), "--reason", "the report is sent", answer=period)
+    if wanted is not None and wanted.startswith("use"):
+        assert (result.exit_code, wanted in result.stderr, changes) == (2, True, [])
+        return
+    [change] = changes
+    assert (result.exit_code, change.method, change.path) == (0, "PUT", CLOSED_PERIOD_PATH)
+    assert change.body == {"closed_through": wanted, "reason": "the report is sent"}
+    # It is refused if somebody has changed the period since.
+    assert (change.seen, change.key is None) == ('"7"', False)
+
+
+# --- Receipts -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_only_a_receipt_that_comes_soon_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.commands.receipts._AGAIN_AFTER_S", 0.01)
+    for code, requests, exit_code in (("receipt_not_ready", 2, 0), ("batch_running", 1, 2), ("nothing_registered", 1, 2)):
+        result, asked = ran("receipts", "get", BATCH, answer=refusing(409, code=code))
+        assert (code, len(asked), result.exit_code) == (code, requests, exit_code)
