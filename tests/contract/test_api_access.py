@@ -247,8 +247,8 @@ def test_a_person_may_name_only_their_own_organization(coordinator: httpx.Client
     assert coordinator.get(API_PATH, headers={"X-Organization-Id": NEIGHBOUR}).status_code == 403
     for path in (API_PATH, f"{API_PATH}/preview"):
         assert coordinator.post(path, json=SUBMISSION | {"organization_id": NEIGHBOUR}).status_code == 403
-    table = {"content": b"mentor_id\nmentor-1\n", "headers": {"Content-Type": "text/csv", "X-Organization-Id": NEIGHBOUR}}
-    assert coordinator.post(f"{API_PATH}/read-file", **table).status_code == 403
+    headers = {"Content-Type": "text/csv", "X-Organization-Id": NEIGHBOUR}
+    assert coordinator.post(f"{API_PATH}/read-file", content=b"mentor_id\nmentor-1\n", headers=headers).status_code == 403
 
 
 def test_idempotency_keys_are_per_organization_and_subject(

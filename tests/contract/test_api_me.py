@@ -54,13 +54,12 @@ def test_the_session_ends_when_the_token_expires(coordinator: httpx.Client, api:
 
 def test_the_time_zone_of_the_process_changes_no_moment(coordinator: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     before = me(coordinator).session_ends_at
-    monkeypatch.setenv("TZ", "America/St_Johns")
-    time.tzset()
-    try:
-        assert me(coordinator).session_ends_at == before
-    finally:
-        monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/St_Johns")
         time.tzset()
+        after = me(coordinator).session_ends_at
+    time.tzset()
+    assert after == before
 
 
 def test_a_caller_and_an_organization_that_are_not_in_the_directory(api: ApiServer) -> None:

@@ -10,8 +10,7 @@ from uuid import UUID
 
 import pytest
 from aiohttp import web
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cli.main import app
 from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, WEBHOOKS_PATH
@@ -136,10 +135,10 @@ def test_a_page_is_named_by_its_number_or_by_a_cursor() -> None:
 
 @pytest.fixture
 def in_st_johns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "America/St_Johns")
-    time.tzset()
-    yield
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/St_Johns")
+        time.tzset()
+        yield
     time.tzset()
 
 
@@ -297,6 +296,18 @@ def test_a_command_asks_for_what_its_options_say(command: str) -> None:
 def test_a_key_of_the_caller_is_sent(command: str) -> None:
     _, [asked] = ran(*command.split(), "--idempotency-key", "mine", answer=lambda _: web.json_response(ANY))
     assert asked.key == "mine"
+
+
+@pytest.mark.parametrize(("status", "exit_code"), [("completed", 0), ("partial", 1), ("failed", 1), ("cancelled", 1)])
+def test_who_waits_for_a_batch_is_told_whether_items_failed(status: str, exit_code: int) -> None:
+    for command, expected in (
+        (["status", BATCH], 0),
+        (["status", BATCH, "--watch"], exit_code),
+        (["retry", BATCH, "--watch"], exit_code),
+        (["retry", BATCH], 0),
+    ):
+        result, _ = ran(*command, answer=lambda _: web.json_response(batch(status=status)))
+        assert (command, result.exit_code) == (command, expected)
 
 
 def test_a_revocation_that_keeps_something_says_so() -> None:

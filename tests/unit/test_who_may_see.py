@@ -10,7 +10,7 @@ import pytest
 from orchestrator.batches.access import may_see
 from orchestrator.batches.erasing import erase_notes
 from orchestrator.batches.errors import ForbiddenError, NotFoundError
-from orchestrator.batches.model import Actor, BatchFilter, Idempotency, RetryRequest, RevocationRequest, Role
+from orchestrator.batches.model import Actor, BatchFilter, BatchView, Idempotency, RetryRequest, RevocationRequest, Role
 from orchestrator.batches.operations import (
     cancel_batch,
     delete_batch,
@@ -105,19 +105,27 @@ OF_A_BATCH: dict[str, Callable[[ActivityRepository, Actor, UUID], object]] = {
 @pytest.mark.parametrize("change", OF_A_BATCH.values(), ids=OF_A_BATCH)
 @pytest.mark.parametrize("stranger", [replace(COORDINATOR_ACTOR, subject="coord-2"), replace(ADMIN, organization_id="org-other")])
 def test_nobody_locks_a_batch_that_they_may_not_see(
-    flow: MemoryFlow, stranger: Actor, change: Callable[[ActivityRepository, Actor, UUID], object]
+    flow: MemoryFlow,
+    monkeypatch: pytest.MonkeyPatch,
+    stranger: Actor,
+    change: Callable[[ActivityRepository, Actor, UUID], object],
 ) -> None:
     """Otherwise a stranger who asks again and again could delay those whose batch it is."""
     batch_id = submit(flow, the_batch(*mentors(1)))
     locked: list[UUID] = []
     with flow.storage.transaction() as (repository, _):
         lock = repository.lock_batch
-        repository.lock_batch = lambda *given, **named: locked.append(given[0]) or lock(*given, **named)  # type: ignore[method-assign, assignment, func-returns-value]
+
+        def noting(batch_id: UUID, *, or_deleted: bool = False) -> BatchView | None:
+            locked.append(batch_id)
+            return lock(batch_id, or_deleted=or_deleted)
+
+        monkeypatch.setattr(repository, "lock_batch", noting)
         with pytest.raises(NotFoundError):
             change(repository, stranger, batch_id)
         assert locked == []
-        change_label = relabel_batch(repository, COORDINATOR_ACTOR, batch_id, "new")
-        assert (change_label.label, locked) == ("new", [batch_id])
+        changed = relabel_batch(repository, COORDINATOR_ACTOR, batch_id, "new")
+        assert (changed.label, locked) == ("new", [batch_id])
 
 
 def test_a_coordinator_can_not_list_batches_of_colleagues(flow: MemoryFlow) -> None:
