@@ -377,6 +377,17 @@ def test_two_leaves_that_changed_places_are_found(deployment: Deployment) -> Non
     assert [each.index for each in found if each.kind is Tampering.LEAF_REORDERED] == [4]
 
 
+def test_a_leaf_that_names_a_row_of_an_earlier_run_is_found(deployment: Deployment) -> None:
+    deployment.tamper(
+        "UPDATE orchestrator.receipt_run SET audit_ids = (SELECT audit_ids[50:50] FROM orchestrator.receipt_run WHERE first_index = 0)"
+        f" WHERE first_index = {LAST}"
+    )
+    found = deployment.found()
+    assert [each.index for each in found if each.kind is Tampering.LEAF_REORDERED] == [100]
+    # Only the row that the leaf named before is in no leaf any more.
+    assert [each.activity_id for each in found if each.kind is Tampering.AUDIT_ADDED] == [deployment.revoked_id]
+
+
 def test_a_second_head_that_was_published_is_found(deployment: Deployment) -> None:
     other = Checkpoint(f"{ORIGIN}/{ORGANIZATION}", 100, b"x" * 32)
     deployment.published.append(Published(ORGANIZATION, 1, 100, other.root, sign(other, KEY)))

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 from sqlalchemy import URL, Connection, Engine, create_engine, text
@@ -448,6 +448,8 @@ def test_forgetting_waits_for_the_notary_and_destroys_the_salt(pipeline: Pipelin
     pipeline.drain()
     unsigned.turn()
     before = all_hashes(engine)
+    pipeline.submit([item("mentor-1", day=DAY - timedelta(days=1))])
+    pipeline.drain()
     with engine.begin() as connection:
         assert forget_person(connection, ORGANIZATION, "mentor-1")
         assert not forget_person(connection, ORGANIZATION, "mentor-1")

@@ -380,6 +380,34 @@ def test_row_69_the_topic_is_asked_again_when_the_database_was_replaced(restorin
     assert keeping.health.failing is not None
 
 
+def test_row_69_after_a_restart_of_the_server_the_topic_is_asked_again_once(restoring: Restoring) -> None:
+    keeping = restoring.notary
+    keeping._server_started = datetime(2000, 1, 1, tzinfo=UTC)
+    keeping.turn()
+    restoring.publisher.publish([forged(KEY)])
+    keeping.turn()
+    assert keeping.health.failing is None
+
+
+def test_row_69_a_log_that_is_halted_again_is_named_again(restoring: Restoring, caplog: pytest.LogCaptureFixture) -> None:
+    keeping = restoring.notary
+    newest = "FROM registration.audit WHERE audit_id = (SELECT max(audit_id) FROM registration.audit)"
+    for first in (3, 5):
+        restoring.restore_before(first)
+        with as_owner(restoring.settings) as connection:
+            connection.execute(text(f"CREATE TABLE public.not_yet AS SELECT * {newest}"))
+            connection.execute(text(f"DELETE {newest}"))
+        keeping._server_started = None  # it has another start than before
+        keeping.turn()
+        assert keeping.health.failing is not None
+        with as_owner(restoring.settings) as connection:
+            connection.execute(text("INSERT INTO registration.audit OVERRIDING SYSTEM VALUE SELECT * FROM public.not_yet"))
+            connection.execute(text("DROP TABLE public.not_yet"))
+        keeping.turn()
+        assert keeping.health.failing is None
+    assert len(logged(caplog, Action.RECEIPT_LOG_HALTED)) == 2
+
+
 def test_row_69_the_topic_is_asked_again_every_ten_minutes(restoring: Restoring) -> None:
     now = 0.0
     keeping = Notary(signing(restoring.settings), restoring.engine, lambda: now)

@@ -83,6 +83,18 @@ def test_a_group_that_was_joined_now_has_its_own_minute(kafka: Kafka) -> None:
     assert kafka.watch.refusal is None
 
 
+def test_what_was_asked_about_the_group_before_does_not_count(kafka: Kafka) -> None:
+    assert kafka.look()
+    assert kafka.watch.is_served
+    kafka.is_silent = True
+    assert not kafka.look()
+    kafka.watch.joined("group.2")
+    assert not kafka.watch.is_served
+    kafka.is_silent = False
+    assert kafka.look()
+    assert kafka.asked == ["group", "group", "group.2"]
+
+
 def test_the_time_without_a_broker_does_not_count(kafka: Kafka) -> None:
     kafka.error = KafkaError._TIMED_OUT
     kafka.look(after_s=2 * REFUSED_AFTER_S, has_contact=False)
