@@ -1,24 +1,22 @@
 """The followers of a batch are told of each of its changes, after the commit, and of no other batch's."""
 
-import select
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import create_engine
 
 from orchestrator.batches.model import RetryRequest
-from orchestrator.batches.operations import cancel_batch, delete_batch, relabel_batch, retry_failed_items
+from orchestrator.batches.operations import cancel_batch, delete_batch, dismiss_batch, relabel_batch, retry_failed_items
 from orchestrator.process.settings import Settings
 from orchestrator.storage import watching
 from orchestrator.storage.parts import CollectedParts
 from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
+from tests.support.announcements import Heard, following
+from tests.support.erasing import erase
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors
+from tests.support.revoking import revoke
 from tests.support.upstream import in_parts
-from tests.support.waiting import PATIENCE_S
-
-Heard = Callable[[], list[str]]
 
 
 @pytest.fixture
@@ -30,33 +28,12 @@ def said() -> list[watching.Announced]:
 @pytest.fixture
 def heard(settings: Settings, pipeline: Pipeline, said: list[watching.Announced]) -> Iterator[Heard]:
     """The announcements since the last call, each batch once."""
-    engine = create_engine(settings.owner_url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"LISTEN {watching.CHANNEL}")
-        connection.exec_driver_sql("LISTEN test_is_over")
-        driver = connection.connection.driver_connection
-        assert driver is not None
-
-        def listen() -> list[str]:
-            with pipeline.engine.begin() as another:
-                # Announcements come in commit order, so those of earlier commits arrive before this one.
-                another.exec_driver_sql("NOTIFY test_is_over")
-            told: list[str] = []
-            while select.select([driver], [], [], PATIENCE_S)[0]:
-                driver.poll()
-                told += [watching.announced(each.payload).batch_id or each.channel for each in driver.notifies]
-                said.extend(watching.announced(each.payload) for each in driver.notifies if each.payload)
-                driver.notifies.clear()
-                if "test_is_over" in told:
-                    return sorted(set(told[: told.index("test_is_over")]))
-            raise AssertionError("the listener received no announcement")
-
-        yield listen
-    engine.dispose()
+    with following(settings, pipeline.engine, said) as heard:
+        yield heard
 
 
 def test_each_change_is_announced(pipeline: Pipeline, heard: Heard) -> None:
-    batch_id, other = pipeline.submit([*mentors(1), item("nobody")]), pipeline.submit(mentors(1, first=5))
+    batch_id, other = pipeline.submit([item("mentor-1", notes="notes"), item("nobody")]), pipeline.submit(mentors(1, first=5))
     assert heard() == [], "a submission must not be announced"
     pipeline.relay()
     pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
@@ -66,6 +43,9 @@ def test_each_change_is_announced(pipeline: Pipeline, heard: Heard) -> None:
     assert heard() == sorted([str(batch_id), str(other)])
     for change in (
         lambda: pipeline.call(relabel_batch, ADMIN, batch_id, "another"),
+        lambda: pipeline.call(dismiss_batch, ADMIN, batch_id),
+        lambda: erase(pipeline, batch_id),
+        lambda: revoke(pipeline, batch_id, actor=ADMIN),
         lambda: pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest()),
         lambda: pipeline.call(cancel_batch, ADMIN, batch_id, None),
         lambda: pipeline.call(delete_batch, ADMIN, batch_id),

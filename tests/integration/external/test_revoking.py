@@ -26,6 +26,7 @@ from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
 from schemas.statuses import KeptBecause
+from tests.support.announcements import following
 from tests.support.closing import close
 from tests.support.external import NEVER, RevokingPipeline, decide, in_process, own_activities
 from tests.support.faulty_service import Asked, Fault, FaultyService
@@ -101,6 +102,15 @@ def test_items_are_unresolved_until_the_service_has_revoked_them(pipeline: Revok
     assert asked.headers["traceparent"].startswith("00-" + "0" * 31 + "1-")
     again = revoke(pipeline, batch_id)
     assert (again.revoked, again.already_revoked, again.unresolved, again.batch.version) == (0, 3, 0, after.batch.version)
+
+
+def test_followers_are_told_of_requests_and_of_what_became_of_them(pipeline: RevokingPipeline, settings: Settings) -> None:
+    batch_id = pipeline.registered(2)
+    with following(settings, pipeline.engine, []) as heard:
+        revoke(pipeline, batch_id)
+        assert heard() == [str(batch_id)]
+        pipeline.drain()
+        assert heard() == [str(batch_id)]
 
 
 def test_relays_are_woken_when_the_service_has_revoked(pipeline: RevokingPipeline, settings: Settings) -> None:
