@@ -19,7 +19,7 @@ from orchestrator.batches.repository import KeyUse
 from orchestrator.storage import locks
 from orchestrator.storage.purging import deleted_batches, purge_batches
 from orchestrator.storage.repository import PostgresActivityRepository
-from schemas.ids import batch_lock_key, new_batch_id
+from schemas.ids import batch_lock_key, new_batch_id, period_lock_key
 from tests.support.pipeline import COORDINATOR_ACTOR, ORGANIZATION, Pipeline, mentors
 from tests.support.plans import without_indexes
 from tests.support.waiting import PATIENCE_S, eventually
@@ -165,6 +165,18 @@ def test_several_batches_are_locked_in_one_order(
         rival(holding, [first])
         with waiting(pipeline, take_wanted):
             taken = is_kept_waiting(pipeline, rival, [last])
+            holding.rollback()
+    assert not taken
+
+
+def test_a_batch_is_locked_before_the_period_of_its_organization(pipeline: Pipeline) -> None:
+    """A process that waits for the batch does not keep a closing waiting, whatever the order of their keys."""
+    batch_id = pipeline.submit(mentors(1))
+    earlier = next(name for name in map(str, range(1_000)) if period_lock_key(name) < batch_lock_key(batch_id))
+    with pipeline.engine.connect() as holding:
+        exclude(holding, [batch_id])
+        with waiting(pipeline, lambda connection: locks.share_batches_and_periods(connection, [batch_id], [earlier])):
+            taken = is_kept_waiting(pipeline, lambda connection, _: locks.take_periods(connection, [earlier]), [])
             holding.rollback()
     assert not taken
 

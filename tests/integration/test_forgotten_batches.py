@@ -1,13 +1,14 @@
 """Which batches count as forgotten by the database, whatever else was sent under their ids and refused."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
 
-from consumers.reading import submissions
+from consumers.reading import forgotten, submissions
 from consumers.reading.forgotten import forgotten_batches
 from consumers.reading.submissions import NotRefused, Submissions
 from consumers.reading.topic_reader import Span, TopicReader
@@ -132,3 +133,29 @@ def test_no_transaction_waits_while_the_topics_are_read(
         pid = connection.scalar(text("SELECT pg_backend_pid()"))
         assert forgotten_batches(settings, connection, passed, passed).batches == 1
     assert states == ["idle"] * 3
+
+
+def test_what_the_database_has_not_handled_is_read_however_much_it_is(
+    settings: Settings, topics: None, engine: Engine, pipeline: RecordingPipeline, owner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgotten, "LOOK_BACK", 1)
+    for _ in range(5):
+        batch_id = new_batch_id()
+        tell(pipeline, owner, batch_id, one_by_one(upstream(batch_id, range(1), part=1, parts=1, total=1)))
+        lose(owner, batch_id)
+    written = [event for _, event in pipeline.written if event.topic is Topic.BATCHES]
+    write_raw(settings, Topic.BATCHES, [(event.value, dict(event.headers)) for event in written[:5]], partition=0)
+    place = (Topic.BATCHES, 0)
+    with engine.connect() as connection:
+        found = forgotten_batches(settings, connection, {place: Position(5)}, {place: Position(2)})
+    assert found.batches == 4
+
+
+def test_a_batch_is_forgotten_since_its_first_event_whatever_the_order_in_which_its_events_are_read() -> None:
+    batch_id = new_batch_id()
+    event = upstream(batch_id, range(1), part=1, parts=1, total=1)
+    found = Submissions({batch_id})
+    for timestamp_ms in (2_000, 1_000, 3_000):
+        found.add(open_envelope(event.headers, event.value), timestamp_ms)
+    first = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+    assert (found.since, [each.since for each in found.not_refused()]) == (first, [first])
