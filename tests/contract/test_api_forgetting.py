@@ -33,6 +33,7 @@ def asked(client: httpx.Client, mentor_id: str = PERSON) -> dict[str, Any]:
     ForgettingResponse.model_validate_json(answer.content, extra="forbid")
     body: dict[str, Any] = answer.json()
     assert answer.headers["Location"] == f"{FORGETTINGS_PATH}/{body['forgetting_id']}"
+    assert int(answer.headers["Retry-After"]) > 0
     return body
 
 

@@ -87,6 +87,10 @@ def test_one_activity_is_revoked(api: ApiServer, coordinator: httpx.Client, pipe
         "wrong date",
         told.json()["revoked_by"],
     )
+    key, path = {"Idempotency-Key": "once"}, f"{ACTIVITIES_PATH}/{ids.activity_id(1)}/revoke"
+    first, repeated = (coordinator.post(path, json=REASON, headers=key) for _ in range(2))
+    assert (repeated.json(), repeated.headers["Idempotent-Replayed"]) == (first.json(), "true")
+    assert "Idempotent-Replayed" not in first.headers
     unknown = coordinator.post(f"{ACTIVITIES_PATH}/{uuid4()}/revoke", json=REASON)
     assert (unknown.status_code, unknown.json()["code"]) == (404, "activity_not_found")
 

@@ -98,3 +98,16 @@ def test_a_group_reads_again_from_a_time_in_utc(settings: Settings, monkeypatch:
     for options in ([], ["--from", "2026-03-25T10:00"]):
         told(settings, "groups", "renew", "splitter", *options)
     assert asked == [("splitter", None), ("splitter", datetime(2026, 3, 25, 10, tzinfo=UTC))]
+
+
+# --- Topics ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("topics")
+def test_topics_that_differ_from_their_plan_are_named(settings: Settings) -> None:
+    planned = str(settings.topic_partitions)
+    for partitions, exit_code in ((planned, 0), (str(settings.topic_partitions + 1), 1)):
+        result = bulkreg(settings, "topics", "create", "--json", BULKREG_TOPIC_PARTITIONS=partitions)
+        reports = json.loads(result.stdout)["topics"]
+        assert (result.exit_code, any(each["created"] for each in reports)) == (exit_code, False), result.output
+        assert any(each["differences"] for each in reports) == bool(exit_code)
