@@ -1,8 +1,10 @@
 """Login to the console: a browser's way to the provider and back, what it receives, and each way in which the login can be wrong."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +19,7 @@ from api.access.authentication import UnsafeStartError
 from api.app import refuse_unsafe_start
 from api.console.attempts import Attempt
 from api.console.client_key import ASSERTION_TYPE, ClientKey
+from api.console.provider import IdentityProvider
 from api.console.routes import ATTEMPT_COOKIE
 from api.console.sessions import SESSION_COOKIE
 from compose.embedded.provider import DevelopmentProvider
@@ -199,6 +202,34 @@ def test_an_unavailable_provider_is_reported(settings: Settings) -> None:
         state = question(asked.headers["Location"])["state"]
         assert reason(person.open(f"{server.url}/console/callback?state={state}&code=x")) == "provider_unavailable"
         assert person.fetch("GET", ME).status_code == 200
+
+
+def test_the_providers_addresses_are_read_again_every_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it can't be reached: otherwise each login would wait for it, one after the other."""
+    settings = with_console(Settings())
+    issuer = settings.oidc_issuer or ""
+    now, read_at, away = [1_000.0], list[float](), list[bool]()
+
+    def fetch(url: str) -> object:
+        assert url == issuer + "/.well-known/openid-configuration"
+        read_at.append(now[0])
+        if away:
+            raise httpx.ConnectError("away")
+        ends = {"authorization_endpoint": "/authorize", "token_endpoint": "/token", "jwks_uri": "/keys"}
+        return {"issuer": issuer, **{name: issuer + path for name, path in ends.items()}}
+
+    async def log_in() -> None:
+        provider = IdentityProvider(settings)
+        for now[0] in (1_000.0, 1_599.0, 1_600.0):
+            assert (await provider.login_url(Attempt.begin())).startswith(issuer + "/authorize?")
+        away.append(True)
+        for now[0] in (2_200.0, 2_300.0, 2_800.0):
+            assert (await provider.login_url(Attempt.begin())).startswith(issuer + "/authorize?")
+
+    monkeypatch.setattr("api.console.provider.fetch_document", fetch)
+    monkeypatch.setattr("api.console.provider.time", SimpleNamespace(monotonic=lambda: now[0]))
+    asyncio.run(log_in())
+    assert read_at == [1_000, 1_600, 2_200, 2_800]
 
 
 KEYS: dict[str, Callable[[], Any]] = {

@@ -117,6 +117,16 @@ TIME = datetime(2026, 3, 26, 10, tzinfo=UTC)
 BATCH = UUID("7c0e4a52-43a1-4ee8-9d0b-6a1f5f0c3a11")
 COMMON = {"batch_id": BATCH, "organization_id": ORGANIZATION, "time": TIME, "trace_id": "1" * 32}
 LATER = TIME + timedelta(microseconds=1)
+CHECKPOINT = {
+    "organization_id": ORGANIZATION,
+    "log": 1,
+    "origin": "records.example.org/org",
+    "size": 7,
+    "root": bytes(32),
+    "checkpoint": "signed",
+    "time": TIME,
+    "trace_id": "1" * 32,
+}
 
 
 @pytest.mark.parametrize(
@@ -144,8 +154,12 @@ LATER = TIME + timedelta(microseconds=1)
                 {"rejected_source": "/a/b", "rejected_event_id": "c"},
             ],
         ),
+        (
+            lambda **fields: event_builders.checkpoint_signed(**{**CHECKPOINT, **fields}),
+            [{"time": LATER}, {"size": 8}, {"origin": "records.example.org/org#2"}],
+        ),
     ],
-    ids=["BatchRelabelled", "BatchRejected"],
+    ids=["BatchRelabelled", "BatchRejected", "CheckpointSigned"],
 )
 def test_every_field_that_can_differ_is_part_of_the_id(
     build: Callable[..., OutgoingEvent], changes: list[dict[str, object]]

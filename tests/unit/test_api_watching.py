@@ -41,6 +41,22 @@ def test_a_follower_is_woken_once_for_a_change() -> None:
     assert asyncio.run(scenario()) == [True, False]
 
 
+def test_an_urgent_change_ends_the_gathering_of_progress_once() -> None:
+    async def scenario() -> list[bool]:
+        watch = Watch("o")
+        watch.changed.set()
+        watch.urgent.set()
+        await watch.gather(PATIENCE_S)
+        gathering = asyncio.create_task(watch.gather(HELD_S))
+        await asyncio.sleep(0.01)
+        seen = [gathering.done(), await watch.wait(0.01)]
+        watch.urgent.set()
+        await gathering
+        return seen
+
+    assert asyncio.run(scenario()) == [False, False]
+
+
 class Tables(Database):
     """The versions of batches, without a database."""
 

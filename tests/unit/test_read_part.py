@@ -122,6 +122,16 @@ def test_the_model_reads_all_others(document: Document, source: str) -> None:
     assert comparable(read_part(envelope, AT)) == comparable(_by_model(envelope, BatchSubmitted.model_validate(document), AT))
 
 
+def test_only_our_own_events_say_who_submitted_and_how() -> None:
+    document = PART | {"submitted_by": "boss", "channel": "api"}
+    for source, expected in (
+        (SOURCE, ("boss", "api")),
+        ("/services/attendance", ("/services/attendance", "/services/attendance")),
+    ):
+        part = read_part(envelope_of(document, source), AT)
+        assert (part.submitted_by, part.channel) == expected
+
+
 def nested(levels: int) -> bytes:
     return b"[" * levels + b"]" * levels
 
