@@ -5,7 +5,6 @@ client was never read (on uvloop, with which the role `api` runs).
 """
 
 import contextlib
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -17,7 +16,7 @@ from orchestrator.process.settings import Settings
 from tests.support.following import LISTENERS
 from tests.support.no_tls import NO_TLS
 from tests.support.ports import free_port
-from tests.support.process import environment
+from tests.support.process import environment, started
 from tests.support.waiting import PATIENCE_S, eventually
 
 CLIENTS = 8
@@ -28,7 +27,7 @@ def process(settings: Settings) -> Iterator[str]:
     """The URL of an API process."""
     port = free_port()
     given = {**environment(settings), "BULKREG_API_PORT": str(port), "BULKREG_LOG_LEVEL": "ERROR"}
-    with subprocess.Popen([sys.executable, "-m", "cli", "run", "api"], env=given) as process:
+    with started([sys.executable, "-m", "cli", "run", "api"], given) as process:
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: answers(url))
         yield url

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from tests.support.prepared import BULKREG
+from tests.support.process import started
 from tests.support.product import Product
 from tests.support.waiting import PATIENCE_S, eventually
 
@@ -151,9 +152,7 @@ def test_first_batch_on_the_screen_and_every_recommended_command_works(tmp_path:
 
 def test_with_json_there_is_one_document(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with subprocess.Popen(
-        [*BULKREG, "demo", "--home", str(home), "--json"], stdout=subprocess.PIPE, env=environment()
-    ) as process:
+    with started([*BULKREG, "demo", "--home", str(home), "--json"], environment(), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         document = httpx.Response(200, content=process.stdout.readline()).json()
         process.send_signal(signal.SIGINT)

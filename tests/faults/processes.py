@@ -16,7 +16,7 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from schemas.envelope import Topic
 from tests.support.kafka import Seen, committed_offsets, reading
 from tests.support.ports import free_port
-from tests.support.process import environment
+from tests.support.process import environment, started
 from tests.support.waiting import PATIENCE_S
 
 ROLES = ("api", "relay", "splitter", "registration", "aggregator")
@@ -34,12 +34,10 @@ def running_roles(settings: Settings, folder: Path) -> Iterator[int]:
     }
     with (folder / "output").open("wb") as file:
         command = [sys.executable, "-m", "cli", "run", *ROLES]
-        with subprocess.Popen(command, env=variables, stdout=file, stderr=file) as process:
-            try:
-                yield port
-            finally:
-                process.terminate()
-                process.wait(PATIENCE_S)
+        with started(command, variables, stdout=file.fileno(), stderr=subprocess.STDOUT) as process:
+            yield port
+            process.terminate()
+            process.wait(PATIENCE_S)
 
 
 def ends(settings: Settings, topic: Topic) -> dict[int, int]:

@@ -17,7 +17,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.webhooks.deliveries import LEASE
 from tests.support.log_lines import logged
 from tests.support.pipeline import Pipeline, mentors
-from tests.support.process import environment
+from tests.support.process import environment, started
 from tests.support.receiver import running_receiver
 from tests.support.waiting import HELD_S, PATIENCE_S, eventually
 from tests.support.webhooks import deliveries, make_deliveries, make_webhook, on_loopback, running_deliverer, states
@@ -152,12 +152,10 @@ def test_row_71_a_killed_notifier_loses_nothing(
         )
         assert killed.returncode == EXIT_CODE
         end_leases(engine)
-        with subprocess.Popen(command, env=variables) as process:
-            try:
-                eventually(lambda: states(engine, webhook) == ["delivered"])
-            finally:
-                process.terminate()
-                process.wait(PATIENCE_S)
+        with started(command, variables) as process:
+            eventually(lambda: states(engine, webhook) == ["delivered"])
+            process.terminate()
+            process.wait(PATIENCE_S)
         [row] = deliveries(engine, webhook)
         assert {request.headers["webhook-id"] for request in receiver.requests} == {str(row.event_id)}
         assert len(receiver.requests) in (1, 2)

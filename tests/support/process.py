@@ -1,15 +1,14 @@
-"""Runs a function of a test module in a process of its own, so that the test can kill it."""
+"""Processes that a test starts, and ends if it fails."""
 
 import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pydantic import SecretStr
 
 from orchestrator.process.settings import Settings
-from tests.support.waiting import PATIENCE_S
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -22,12 +21,21 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def in_process(main: Callable[[], None], settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """Yields a process that runs `main`, a function of a module, with these settings. Kills it at the end if it lives."""
-    command = [sys.executable, "-c", f"from {main.__module__} import {main.__name__}; {main.__name__}()"]
-    with subprocess.Popen(command, env=environment(settings)) as process:
+def started(
+    command: Sequence[str], env: Mapping[str, str], *, stdout: int | None = None, stderr: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Yields a process that runs the command. Kills it at the end if it lives: `Popen` alone waits for it then, for ever after a test that
+    has failed."""
+    with subprocess.Popen(command, env=env, stdout=stdout, stderr=stderr) as process:
         try:
             yield process
         finally:
             process.kill()
-            process.wait(PATIENCE_S)
+
+
+@contextlib.contextmanager
+def in_process(main: Callable[[], None], settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """Yields a process that runs `main`, a function of a module, with these settings. Kills it at the end if it lives."""
+    command = [sys.executable, "-c", f"from {main.__module__} import {main.__name__}; {main.__name__}()"]
+    with started(command, environment(settings)) as process:
+        yield process
