@@ -241,7 +241,7 @@ def test_items_are_returned_by_position_wherever_their_rows_are(pipeline: Pipeli
         assert [one.attempt for one in repository.history(batch_id, 4)] == [1]
         assert repository.history(batch_id, 1) == []
         values = [item("mentor-1"), item("mentor-2"), item("mentor-1", kind="camp"), item("mentor-9")]
-        found = repository.positions_of_identities(batch_id, [one.values for one in values])
+        found = sorted(repository.positions_of_identities(batch_id, [one.values for one in values]))
         assert [(position, one.mentor_id) for position, one in found] == [(1, "mentor-1"), (2, "mentor-2")]
     assert [one.position for one in pipeline.status(batch_id).items] == [0, 1, 2, 3, 4]
     assert pipeline.status(other).batch.errors_by_code == {"mentor_not_found": 1}
