@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -135,6 +136,17 @@ def test_row_74_doctor_names_what_a_restored_database_has_forgotten(
     assert_exactly_once(engine, settings, activities=3 * ITEMS + len(later))
 
 
+@pytest.fixture
+def _far_from_utc() -> Iterator[None]:
+    """The machine's clock is set to local time, 14 hours ahead of UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Pacific/Kiritimati")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_far_from_utc")
 def test_events_that_the_restored_database_has_not_handled(
     settings: Settings, topics: None, engine: Engine, pipeline: Pipeline
 ) -> None:
@@ -146,7 +158,10 @@ def test_events_that_the_restored_database_has_not_handled(
         connection.exec_driver_sql("DELETE FROM orchestrator.consumer_progress WHERE topic = 'commands'")
     finding = compared(settings)
     assert (finding.state, f"has not handled {ITEMS} events" in finding.detail) == (State.UNSAFE, True)
-    for command in commands_of(finding)[:-2]:
+    renewals = commands_of(finding)[:-2]
+    # As the command reads it, in UTC.
+    assert all(datetime.fromisoformat(command[-1]).replace(tzinfo=UTC) < datetime.now(UTC) for command in renewals)
+    for command in renewals:
         ran = bulkreg(settings, *command)
         assert ran.exit_code == 0, ran.output
     with flow_that_settles(settings):

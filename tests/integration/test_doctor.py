@@ -383,8 +383,8 @@ def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> No
     [batches] = [plan for plan in planned_topics(settings) if plan.topic is Topic.BATCHES]
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
 
-    def keep(retention_ms: int) -> None:
-        entry = ConfigEntry("retention.ms", str(retention_ms), incremental_operation=AlterConfigOpType.SET)
+    def change(name: str, value: str) -> None:
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         configured = ConfigResource("topic", batches.name, incremental_configs=[entry])
         for future in admin.incremental_alter_configs([configured]).values():
             future.result()
@@ -392,10 +392,13 @@ def test_missing_topics_and_topics_with_other_settings(settings: Settings) -> No
     def is_kept_for_ever() -> bool:
         return any("keeps records for ever" in finding.detail for finding in wrong(changed(secured, notes_retention_days=days)))
 
-    keep(-1)
+    change("retention.ms", "-1")
     eventually(is_kept_for_ever)
-    keep(0)
+    change("retention.ms", "0")
     eventually(lambda: not is_kept_for_ever())
+    # Then the retention deletes nothing.
+    change("cleanup.policy", "compact")
+    eventually(is_kept_for_ever)
 
 
 def test_people_who_can_not_be_forgotten_or_recognized_without_the_key(sound: Settings, engine: Engine) -> None:

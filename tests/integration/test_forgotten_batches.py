@@ -24,6 +24,7 @@ from tests.support.refusals import (
     NOT_ACCEPTED,
     Says,
     Told,
+    given_up_and_sent_again,
     half_corrected,
     lose,
     malformed,
@@ -79,6 +80,14 @@ def test_a_batch_with_more_submissions_than_are_remembered_is_not_refused(
     for most, found in ((2, []), (1, [(1, True)])):
         monkeypatch.setattr(submissions, "MAX_RECORDS", most)
         assert [(each.items, each.is_certain) for each in not_refused(batch_id, pipeline.written)] == found
+
+
+def test_a_batch_that_was_given_up_stays_undecided_when_another_event_of_it_is_refused(
+    pipeline: RecordingPipeline, owner: Engine
+) -> None:
+    batch_id = new_batch_id()
+    tell(pipeline, owner, batch_id, [*given_up_and_sent_again(batch_id), *one_by_one(refused(batch_id))])
+    assert [each.is_certain for each in not_refused(batch_id, pipeline.written)] == [False]
 
 
 def test_only_what_the_splitter_accepted_is_forgotten(

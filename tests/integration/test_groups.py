@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
@@ -17,6 +17,7 @@ from typer.testing import Result
 
 from cli.commands.groups import GroupedRole
 from consumers.aggregator import AggregatorHandler
+from consumers.loop.coordinator import BrokerQuestion
 from consumers.notifying.recording import RecordingHandler
 from consumers.registration import RegistrationHandler
 from consumers.splitter import SplitterHandler
@@ -270,3 +271,17 @@ def test_every_role_that_has_a_group_is_known() -> None:
     handlers = (SplitterHandler, RegistrationHandler, AggregatorHandler, RecordingHandler)
     assert {handler.name: handler.topics for handler in handlers} == TOPICS
     assert set(GroupedRole) == TOPICS.keys()
+
+
+def test_the_coordinator_is_asked_about_the_group_that_is_named(settings: Settings, topics: None) -> None:
+    """After a renewal, the same process asks about another group."""
+    topic = Topic.COMMANDS.on_cluster(settings.topic_prefix)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    offsets_of = {f"{settings.topic_prefix}.first": 3, f"{settings.topic_prefix}.second": 5}
+    for name, offset in offsets_of.items():
+        place = ConsumerGroupTopicPartitions(name, [TopicPartition(topic, 0, offset)])
+        [future] = admin.alter_consumer_group_offsets([place], request_timeout=PATIENCE_S).values()
+        future.result()
+    question = BrokerQuestion(settings, ROLE, topic)
+    for name, offset in offsets_of.items():
+        assert [each.offset for each in question(name).result(PATIENCE_S)] == [offset]

@@ -3,6 +3,7 @@
 import time
 
 import httpx
+import orjson
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine, text
 
@@ -13,6 +14,7 @@ from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
 from orchestrator.storage.observing import read_figures
 from orchestrator.verification.verify import Breach, Report, keep_result
+from schemas.envelope import Topic
 from tests.integration.test_health import running
 from tests.support.pipeline import ADMIN, Pipeline, item, mentors, standard_directory
 from tests.support.ports import free_port
@@ -47,12 +49,12 @@ def test_the_sweeper_serves_the_numbers_of_the_whole_product(settings: Settings,
         assert told["bulkreg_commit_wait_seconds"] == 0
         assert told['bulkreg_loop_age_seconds{role="sweeper"}'] < PATIENCE_S
         assert "bulkreg_verify_breaches" not in told
-        keep_result(engine, Report([Breach(1, None, None, "found")] * 2, {}))
+        keep_result(engine, Report([Breach(1, None, None, "found")], {}))
         with engine.begin() as connection:
             connection.execute(text(f"UPDATE orchestrator.verification SET completed_at = {age}"))
-        keep_result(engine, Report([Breach(1, None, None, "found")], {}))
+        keep_result(engine, Report([Breach(1, None, None, "found")] * 2, {}))
         told = served(url)
-        assert told["bulkreg_verify_breaches"] == 1
+        assert told["bulkreg_verify_breaches"] == 2
         assert abs(told["bulkreg_verify_last_success_timestamp_seconds"] - time.time()) < PATIENCE_S
 
 
@@ -155,6 +157,21 @@ def test_items_are_counted_by_outcome_and_batches_by_lane(settings: Settings, en
         ("ended", "small"): 1,
         ("ended", "bulk"): 1,
     }
+
+
+def test_a_batch_that_ends_beside_a_result_without_an_outcome_is_counted(settings: Settings, engine: Engine) -> None:
+    standard_directory(engine)
+    pipeline = Pipeline(settings, engine)
+    pipeline.submit(mentors(1))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    [result] = pipeline.handle(pipeline.registration, pipeline.take(Topic.COMMANDS)).events
+    of_no_attempt = result._replace(value=orjson.dumps({**orjson.loads(result.value), "attempt": 9}))
+    before = counted()
+    handled = pipeline.handle(pipeline.aggregator, [of_no_attempt, result])
+    pipeline.close()
+    assert [index for index, _ in handled.refused] == [0]
+    assert counted()["ended", "small"] == before.get(("ended", "small"), 0) + 1
 
 
 def counted() -> dict[tuple[str, ...], float]:

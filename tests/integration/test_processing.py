@@ -165,6 +165,20 @@ def test_metrics_count_what_is_committed_once_however_often_it_was_tried(
     assert counted == [[1, 2]]
 
 
+def test_a_record_that_is_given_up_is_counted_as_well(processor_of: Callable[..., Processor]) -> None:
+    counted: list[str] = []
+
+    class Counting(ToyHandler):
+        def handle(self, connection: Connection, records: Sequence[Record[EventData]]) -> Handled:
+            return replace(super().handle(connection, records), count=lambda: counted.append("handled"))
+
+        def give_up(self, connection: Connection, record: Record[EventData], error: Exception) -> Handled:
+            return replace(super().give_up(connection, record, error), count=lambda: counted.append("given up"))
+
+    processor_of(Counting(bugs=frozenset({2}))).process(entries(1, 2), NEXT)
+    assert counted == ["handled", "given up"]
+
+
 def test_progress_without_records_is_stored_without_the_handler(engine: Engine, processor_of: Callable[..., Processor]) -> None:
     handler = ToyHandler()
     processor_of(handler).note_progress(NEXT)

@@ -137,6 +137,20 @@ def test_a_corruption_turns_its_check_red(
     assert not any("long enough" in breach.detail for breach in seen), "the breach quotes notes"
 
 
+def test_a_batch_with_impossible_counts_hides_no_other(infrastructure: Stack, fragile: tuple[str, dict[str, UUID]]) -> None:
+    template, batches = fragile
+    with fresh_database(infrastructure.postgres_url, template=template) as url:
+        owner = create_engine(Settings(database_url=SecretStr(url)).owner_url)
+        with owner.begin() as connection:
+            wrong = {"b": batches["completed"]}
+            # The other rows come first.
+            connection.execute(text("UPDATE orchestrator.batch SET pending = -1 WHERE batch_id <> :b"), wrong)
+            connection.execute(text("UPDATE orchestrator.batch SET status = 'failed' WHERE batch_id = :b"), wrong)
+        found = verify(owner, Settings(database_url=SecretStr(url))).breaches
+        owner.dispose()
+    assert about([breach for breach in found if breach.detail.startswith("status_differs:")]) == {str(batches["completed"])}
+
+
 def about(breaches: list[Breach]) -> set[str | None]:
     return {breach.batch_id for breach in breaches}
 

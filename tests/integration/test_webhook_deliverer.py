@@ -34,6 +34,18 @@ def test_a_webhook_gets_all_that_is_due_although_the_deliverer_looks_rarely(
             eventually(lambda: set(states(engine, webhook)) == {"delivered"})
 
 
+def test_what_can_not_be_sent_makes_room_for_the_next(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delivering, "POLL_S", 3_600.0)
+    other_key = SecretStr(Fernet.generate_key().decode())
+    webhook = make_webhook(engine, settings.model_copy(update={"webhook_keys": other_key}), URL)
+    count = settings.webhook_concurrency * 2 + 1
+    make_deliveries(engine, webhook, count)
+    with running_deliverer(settings, engine):
+        eventually(lambda: len(logged(caplog, Action.WEBHOOK_SECRET_UNREADABLE)) == count)
+
+
 def test_a_deliverer_that_stops_waits_for_what_is_under_way(engine: Engine, settings: Settings) -> None:
     with running_receiver() as receiver:
         webhook = make_webhook(engine, settings, receiver.url("/hang"))

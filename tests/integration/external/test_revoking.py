@@ -24,6 +24,7 @@ from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.storage.revocation_requests import RevocationKey, note_resent, overdue_requests
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
+from schemas.events import Result
 from schemas.ids import DerivedIds
 from schemas.statuses import KeptBecause
 from tests.support.announcements import following
@@ -130,6 +131,19 @@ def test_large_revocations_travel_in_the_bulk_lane(pipeline: RevokingPipeline) -
     commands = pipeline.requests()
     assert [command.topic for command in commands] == [Topic.COMMANDS_BULK] * 3
     assert len({command.key for command in commands}) == 3
+
+
+def test_results_beside_commands_to_revoke_stay_in_their_lane(pipeline: RevokingPipeline) -> None:
+    revoke(pipeline, pipeline.registered(3))
+    requests = pipeline.requests()
+    pipeline.submit(mentors(1, first=50))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    commands = pipeline.take(Topic.COMMANDS)
+    assert [{each.topic for each in sent} for sent in (requests, commands)] == [{Topic.COMMANDS_BULK}, {Topic.COMMANDS}]
+    handled = pipeline.handle(pipeline.registration, [*requests, *commands])
+    results = [pipeline.read(each, 0).data for each in handled.events]
+    assert [isinstance(each, Result) and each.bulk for each in results] == [False]
 
 
 def test_second_call_makes_no_second_request_and_checks_no_precondition(
