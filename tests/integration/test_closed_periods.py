@@ -5,7 +5,9 @@ from uuid import UUID
 
 import orjson
 import pytest
+from psycopg2 import errorcodes
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.batches.errors import ConflictError, ForbiddenError, InvalidRequestError, KeyReusedError, PreconditionError
 from orchestrator.batches.model import Actor, RetryRequest, RevocationRequest, Role
@@ -14,6 +16,8 @@ from orchestrator.batches.revoke import foresee_revocation
 from orchestrator.process.settings import EARLIEST_YEAR, Settings
 from orchestrator.registration.in_process import InProcessPrediction
 from orchestrator.registration.periods import PostgresPeriods
+from orchestrator.storage.blame import sqlstate
+from orchestrator.storage.locks import take_periods
 from orchestrator.verification.verify import verify
 from schemas.envelope import Topic
 from schemas.ids import DerivedIds
@@ -86,6 +90,20 @@ def test_a_redelivered_command_repeats_what_was_decided_before_the_period_was_cl
     told = pipeline.handle(pipeline.registration, commands).events
     close(pipeline, DAY)
     assert pipeline.handle(pipeline.registration, commands).events == told
+
+
+def test_a_command_that_names_another_organization_waits_for_a_closing_of_its_batchs_own(pipeline: Pipeline) -> None:
+    pipeline.submit(mentors(1))
+    pipeline.relay()
+    pipeline.handle(pipeline.splitter, pipeline.take(Topic.BATCHES))
+    [command] = pipeline.take(Topic.COMMANDS)
+    forged = command._replace(value=orjson.dumps({**orjson.loads(command.value), "organization_id": "other"}))
+    with pipeline.engine.begin() as closing, pipeline.engine.connect() as connection:
+        take_periods(closing, [ORGANIZATION])
+        connection.execute(text("SET LOCAL lock_timeout = 30"))
+        with pytest.raises(OperationalError) as refused:
+            pipeline.registration.handle(connection, [pipeline.read(forged, 0)])
+    assert sqlstate(refused.value) == errorcodes.LOCK_NOT_AVAILABLE
 
 
 def test_a_revocation_keeps_what_is_in_a_closed_period_for_every_role(pipeline: Pipeline, settings: Settings) -> None:

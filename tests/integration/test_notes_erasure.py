@@ -87,6 +87,18 @@ def test_notes_are_erased_from_item_history_and_activity_with_a_row_that_says_by
     assert verify(pipeline.engine, settings).breaches == []
 
 
+def test_of_a_correction_of_notes_alone_nothing_is_left(pipeline: Pipeline) -> None:
+    batch_id = pipeline.submit([item("nobody", notes=SECRET)])
+    pipeline.drain()
+    item_id = DerivedIds(batch_id).item_id(0)
+    correction = CorrectedItem(item_id, {"notes": f"{SECRET}, again"})
+    pipeline.call(retry_failed_items, ADMIN, batch_id, RetryRequest(corrections=[correction]))
+    pipeline.drain()
+    assert erase(pipeline, batch_id)
+    _, [attempt] = pipeline.call(get_item, ADMIN, batch_id, item_id)
+    assert attempt.correction is None
+
+
 def test_only_the_items_of_several_that_have_notes_are_recorded_as_erased(pipeline: Pipeline) -> None:
     """Somebody holds the activity of one without notes, and is not waited for."""
     batch_id = pipeline.submit(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -131,7 +131,9 @@ def test_only_the_tombstone_the_activities_and_their_audit_are_left(pipeline: Re
         pipeline, "SELECT batch_id, content_hash FROM orchestrator.batch WHERE deleted_at IS NOT NULL ORDER BY batch_id"
     )
 
+    began = datetime.now(UTC)
     assert purge(Purger(NOW), pipeline.engine) == Purged(batches=4, items=3 + 3 + 4)
+    assert all(purged_at > began for (purged_at,) in rows(pipeline, "SELECT purged_at FROM orchestrator.tombstone"))
 
     assert left(pipeline, *purged) == {}
     assert left(pipeline, kept) == before

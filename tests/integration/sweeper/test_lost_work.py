@@ -383,6 +383,23 @@ def test_a_mark_is_taken_after_the_outbox_was_read(pipeline: Pipeline, settings:
     assert {each["topic"]: each["next_offset"] for each in offsets}["commands"] == broker.ends[Topic.COMMANDS, 0]
 
 
+def test_an_item_whose_event_leaves_the_outbox_while_the_broker_is_asked_is_not_watched_yet(
+    pipeline: Pipeline, settings: Settings, broker: Broker
+) -> None:
+    """The event is behind the ends that the broker has named."""
+    pipeline.submit(mentors(2))
+
+    def ends(topics: Sequence[Topic]) -> Queues:
+        found = broker(topics)
+        if Topic.RESULTS not in topics:
+            with pipeline.engine.begin() as connection:
+                connection.execute(text("DELETE FROM orchestrator.outbox"))
+        return found
+
+    policy = replace(SweepPolicy.of(settings), quiet=timedelta(0), resend_pause=timedelta(0))
+    assert sweep(Sweeper(policy, ends), pipeline.engine).watched == 0
+
+
 def test_a_batchs_refused_event_does_not_hide_its_items_from_the_sweeper(
     pipeline: Pipeline, sweeper: Sweeper, broker: Broker
 ) -> None:
