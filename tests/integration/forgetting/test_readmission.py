@@ -78,6 +78,9 @@ def test_nobody_is_readmitted_while_being_forgotten(pipeline: RecordingPipeline,
     report = imported(pipeline, tmp_path, key=KEY, again=True)
     assert [(each.organization_id, each.id) for each in report.being_forgotten] == [(ORGANIZATION, PERSON)]
     assert (report.forgotten, report.changes["mentors.csv"].added) == ((), 1)
+    # The next import leaves the person out, too.
+    report = imported(pipeline, tmp_path, key=KEY)
+    assert [(each.organization_id, each.id) for each in report.forgotten] == [(ORGANIZATION, PERSON)]
     assert forgetter().work(pipeline.engine).people == 1
     assert named_in(owner, PERSON, NAME, NOTE) == set()
     again = imported(pipeline, tmp_path, key=KEY, again=True)
