@@ -118,6 +118,9 @@ def test_gone_or_a_week_of_failures_disables(engine: Engine, settings: Settings,
     assert sorted(states(engine, webhook)) == ["delivered", "failed", "failed"]
     [disabled] = transact(engine, disabled_webhooks)
     assert (disabled.webhook_id, disabled.because) == (webhook, because)
+    [change, *_] = transact(engine, lambda connection: WebhookStore(connection).changes(ORGANIZATION, before=None, limit=9))
+    told = (change.webhook_id, change.change, change.because, change.by, change.channel)
+    assert told == (webhook, WebhookChange.DISABLED, because, "notifier", "notifier")
     assert states(engine, other) == ["pending"]
     transact(engine, lambda connection: WebhookStore(connection).enable(webhook))
     assert transact(engine, disabled_webhooks) == []
