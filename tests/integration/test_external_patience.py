@@ -222,6 +222,15 @@ def test_an_unavailable_service_is_probed_and_then_asked_for_the_rest(
     assert [len(logged(caplog, action)) for action in (Action.SERVICE_AWAY, Action.SERVICE_BACK)] == [1, 1]
 
 
+def test_an_item_that_was_not_asked_has_all_its_patience_left(asking: Asking, service: Service) -> None:
+    """The first item gets no response, so the breaker opens before the turn of the second."""
+    service.responses["mentor-1"].append(NO_ANSWER)
+    service.responses["mentor-2"].append(NO_ANSWER)
+    # Two tries and the pauses after them, the second and the third one, take less than this. The first pause is not the second item's.
+    states = asking(2, registration_concurrency=1, registration_breaker_failures=1, registration_deadline_ms=1_300)
+    assert (service.asked.count("mentor-1"), service.asked.count("mentor-2"), states) == (2, 2, ["registered"] * 2)
+
+
 def test_the_first_pause_is_never_longer_than_the_longest(asking: Asking, service: Service, clock: Clock) -> None:
     service.responses["mentor-1"].append(NO_ANSWER)
     asking(1, registration_breaker_failures=1, registration_breaker_max_pause_ms=200)

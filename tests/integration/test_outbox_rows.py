@@ -274,6 +274,11 @@ def test_a_single_relay_has_all_slots_and_gives_half_back_except_busy_ones(setti
             assert slots.balance(second, [], lease=PATIENT) == everything - kept
 
 
+def test_a_relay_whose_session_is_ended_has_no_share_any_more(settings: Settings) -> None:
+    with relays(settings, 2) as [_, other]:
+        assert slots.balance(other, [], lease=timedelta()) == frozenset(range(SLOTS))
+
+
 def test_relays_of_another_database_do_not_count(settings: Settings, infrastructure: Stack, template_database: str) -> None:
     with fresh_database(infrastructure.postgres_url, template=template_database) as url:
         elsewhere = Settings(database_url=SecretStr(url))

@@ -4,11 +4,11 @@ import contextlib
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from orchestrator.batches.publishing import DeliveryError, Publisher, Trouble
 from orchestrator.process.actions import Action
@@ -153,6 +153,25 @@ def test_waker_that_lost_its_session_uses_another(settings: Settings, engine: En
 
         eventually(is_published)
         waker.close()
+
+
+def test_a_wish_that_comes_while_the_relays_are_woken_wakes_them_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have read the outbox before the commit that the wish is about."""
+    sent: list[str] = []
+    notify = relay_wakeup.run
+
+    def run(connection: Connection, statement: str, values: Mapping[str, object]) -> None:
+        notify(connection, statement, values)
+        sent.append(statement)
+        if len(sent) == 1:
+            waker.wake()
+
+    monkeypatch.setattr(relay_wakeup, "run", run)
+    with contextlib.closing(RelayWaker(settings.worker_url, settings)) as waker:
+        waker.wake()
+        eventually(lambda: len(sent) == 2)
 
 
 def test_waker_goes_on_after_a_bug(

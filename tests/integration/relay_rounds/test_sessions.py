@@ -153,6 +153,38 @@ def test_row_72_acknowledgements_show_that_a_broker_responds(
         assert len(running.relay.slots) == SLOTS
 
 
+def publish_one(engine: Engine, running: Running) -> None:
+    insert_one_each(engine, batches(1))
+    running.turns()
+    eventually(lambda: rows_left(engine) == 0)
+
+
+def test_row_72_an_acknowledgement_shows_at_once_that_a_broker_responds_again(
+    engine: Engine, broker: Broker, start: Callable[..., Running]
+) -> None:
+    running = start().owns_all()
+    broker.is_up = False
+    running.moves_by(CONTACT_S)
+    assert not running.relay.health.broker_contact
+    publish_one(engine, running)
+    assert running.relay.health.broker_contact
+
+
+def test_row_72_a_relay_gives_its_slots_back_a_lease_after_the_last_acknowledgement(
+    engine: Engine, broker: Broker, start: Callable[..., Running]
+) -> None:
+    """While brokers acknowledge, the relay rarely asks whether one responds."""
+    running = start().owns_all()
+    broker.is_up = False
+    until = broker.now + LEASE_S + CONTACT_S
+    while broker.now < until:
+        publish_one(engine, running)
+        running.moves_by(CONTACT_S / 2)
+    running.moves_by(CONTACT_S)
+    assert not running.relay.health.broker_contact
+    assert len(running.relay.slots) == SLOTS
+
+
 def test_a_relay_that_is_told_to_stop_waits_for_events_under_way(
     engine: Engine, broker: Broker, start: Callable[..., Running]
 ) -> None:
