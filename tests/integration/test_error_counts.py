@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from threading import Event
+from threading import Event, Lock
 
 import pytest
 from sqlalchemy import Connection, Engine, event
@@ -77,6 +77,46 @@ def test_each_batch_has_its_own_counts_and_is_counted_once(pipeline: Pipeline, e
         assert [batch.errors_by_code for batch in counts.fill(connection, batches)] == expected
         assert len(seen) == 1, "unchanged batches must not be counted again"
     assert [batch.errors_by_code for batch in counts.fill_from_memory(batches)] == expected
+
+
+def test_who_has_waited_for_a_count_does_not_count_again(
+    pipeline: Pipeline, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(error_counts, "_PATIENCE_S", HELD_S)
+    batch, counts = failing(pipeline, "nobody"), ErrorCounts()
+    counting, waits, goes_on = Event(), Event(), Event()
+
+    class Turn:
+        """The lock that one thread counts under. Says when somebody waits for it."""
+
+        def __init__(self) -> None:
+            self._lock = Lock()
+
+        def acquire(self, timeout: float) -> bool:
+            if counting.is_set():
+                waits.set()
+            return self._lock.acquire(timeout=timeout)
+
+        def release(self) -> None:
+            self._lock.release()
+
+    def hang(*_: object) -> None:
+        counting.set()
+        assert goes_on.wait(HELD_S)
+
+    monkeypatch.setattr(counts, "_counting", Turn())
+    with engine.connect() as one, engine.connect() as other, ThreadPoolExecutor(2) as threads:
+        event.listen(one, "before_cursor_execute", hang)
+        seen = statements(other)
+        first = threads.submit(counts.fill, one, [batch])
+        try:
+            assert counting.wait(PATIENCE_S)
+            second = threads.submit(counts.fill, other, [batch])
+            assert waits.wait(PATIENCE_S)
+        finally:
+            goes_on.set()
+        assert first.result(PATIENCE_S) == second.result(PATIENCE_S) == [batch]
+        assert seen == []
 
 
 def test_a_changed_batch_is_counted_again(pipeline: Pipeline, engine: Engine) -> None:

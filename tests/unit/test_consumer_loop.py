@@ -300,6 +300,16 @@ def test_each_failure_is_logged_while_others_get_through(loop: Loop, caplog: pyt
     assert (lines, loop.loop.health.retrying) == ({(5, False), (6, False)}, None)
 
 
+def test_a_failure_is_logged_with_its_records_and_with_all_that_wait(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    loop.work.fails = lambda entry: TransientError("by a test") if entry.partition.partition == 0 else None
+    for offset in (5, 6):
+        loop.turn(record(0, offset), record(1, offset))
+    loop.turn_until(lambda: any((1, 6) in batch for batch in loop.work.done))
+    loop.turns(2)
+    lines = [(line["offset"], line["records"], line["waiting"]) for line in logged(caplog, Action.RECORDS_POSTPONED)]
+    assert (6, 1, 2) in lines
+
+
 def test_in_an_outage_nothing_new_is_begun_when_too_much_waits_and_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop = Loop(LanePolicy(max_batch_records=2, bulk_share=0.5), max_batch_records=1)
     loop.assign(0)
@@ -327,6 +337,14 @@ def test_the_health_has_the_error_of_an_outage_that_is_too_young_to_be_logged_ag
         loop.work.fails = lambda _: None
         loop.turn_until(lambda: loop.loop.is_idle and loop.loop.health.retrying is None)
     assert len(logged(caplog, Action.RECORDS_POSTPONED)) == 1
+
+
+def test_the_health_has_the_newest_error_of_an_outage(loop: Loop) -> None:
+    loop.work.fails = lambda _: TransientError("by a test")
+    loop.turn(record(0, 5))
+    loop.turn_until(lambda: loop.loop.health.retrying == "TransientError")
+    loop.work.fails = lambda _: KeyError("by a test")
+    loop.turn_until(lambda: loop.loop.health.retrying == "KeyError")
 
 
 # --- Lanes that are full -----------------------------------------------------------------------------------------------------------------

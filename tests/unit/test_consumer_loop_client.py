@@ -173,6 +173,7 @@ def test_row_78_client_that_finds_its_coordinator_no_more_ends_the_loop(loop: Lo
     pass_by("up")
     pass_by("query-coord")
     loop.now += LOST_AFTER_S - 1
+    loop.report(group="query-coord")  # The time counts from the first such report.
     loop.turn()
     loop.now += 1
     with pytest.raises(ExpelledError, match="no coordinator for 60 s"):
@@ -478,6 +479,16 @@ def test_a_damaged_batch_is_read_from_where_the_loop_is(loop: Loop) -> None:
     loop.turn(record(0, 5), record(0, 6))
     loop.turn(damage(0, 5))
     assert loop.client.sought == [(0, 7)]
+
+
+def test_the_log_says_which_records_of_a_damaged_batch_are_lost(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    """Those that were read before are not lost."""
+    loop.turn(record(0, 5), record(0, 6))
+    loop.next_batch = {5: 9}
+    for _ in range(6):
+        loop.turn(damage(0, 5))
+    [line] = logged(caplog, Action.RECORDS_LOST)
+    assert (line["offset"], line["next_offset"]) == (7, 9)
 
 
 # --- Contact -----------------------------------------------------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ def letter(offset: int, topic: str = COMMANDS, value: bytes | None = b"nonsense"
     return dead_letter(Entry(record, place, offset, record.bytes, Lane.SMALL, None, None), RefusedError("not_json", "it is none"))
 
 
-def redriven(letter_id: UUID) -> OutgoingEvent:
-    return dead_letter_redriven(dead_letter_id=letter_id, time=datetime(2026, 3, 26, 10, tzinfo=UTC), trace_id="ab" * 16)
+def redriven(letter_id: UUID, hour: int = 10) -> OutgoingEvent:
+    return dead_letter_redriven(dead_letter_id=letter_id, time=datetime(2026, 3, 26, hour, tzinfo=UTC), trace_id="ab" * 16)
 
 
 def id_of(event: OutgoingEvent) -> UUID:
@@ -104,6 +104,11 @@ def test_a_letter_that_was_written_twice_is_listed_once_with_its_first_time(monk
 def test_a_redriven_letter_has_the_time_of_its_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     found = read(monkeypatch, letter(7), letter(8), redriven(id_of(letter(8))))
     assert [each.redriven_at for each in found] == [None, "2026-03-26T10:00:00.000000Z"]
+
+
+def test_a_letter_that_was_redriven_again_has_the_time_of_the_last_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    [found] = read(monkeypatch, letter(7), redriven(id_of(letter(7))), redriven(id_of(letter(7)), hour=11))
+    assert found.redriven_at == "2026-03-26T11:00:00.000000Z"
 
 
 def test_a_mark_whose_letter_has_expired_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

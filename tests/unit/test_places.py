@@ -61,6 +61,16 @@ def test_simultaneous_failures_count_as_one(caplog: pytest.LogCaptureFixture) ->
         assert [(line["place"], line.get("error")) for line in logged(caplog, action)] == [("batches/0", error)]
 
 
+def test_a_place_for_which_an_earlier_relay_held_rows_is_no_news_when_it_still_fails(caplog: pytest.LogCaptureFixture) -> None:
+    known = Places()
+    known.expect_held(["batches/0"])
+    with caplog.at_level("INFO", "bulkreg"):
+        known.failed("batches/0", 100.0, "the probe")
+        known.works("batches/0")
+    assert logged(caplog, Action.PLACE_IN_TROUBLE) == []
+    assert [line["place"] for line in logged(caplog, Action.PLACE_WORKS_AGAIN)] == ["batches/0"]
+
+
 def test_pauses_restart_after_a_place_has_worked() -> None:
     known = Places()
     for moment in range(5):

@@ -38,6 +38,8 @@ def test_a_line_that_repeats_comes_once_a_minute_and_says_how_many_were_left_out
     assert log.passes(REFUSED_LATER) == f"{REFUSED_LATER}; 3 more lines like this were left out"
     assert log.passes(OTHER) == OTHER
     assert log.passes(REFUSED) is None
+    log.now += QUIET_S
+    assert log.passes(REFUSED) == f"{REFUSED}; 1 more lines like this were left out"
 
 
 def test_trouble_that_is_over_is_forgotten() -> None:

@@ -172,6 +172,15 @@ def test_there_are_at_most_25_links() -> None:
     assert len(span.links) == MAX_LINKS == 25
 
 
+def test_the_links_are_to_batches_however_many_records_each_has() -> None:
+    [span] = spans_of(
+        "registration",
+        *[entry(FIRST, f"00-{TRACE}-{SPAN}-01") for _ in range(MAX_LINKS)],
+        entry(OTHER, f"00-{TRACE}-{SPAN}-01"),
+    )
+    assert list(span.links) == [beginning(TRACE, FIRST), beginning(TRACE, OTHER)]
+
+
 def test_an_upstream_batch_begins_in_the_splitter() -> None:
     [span] = spans_of("splitter", entry(FIRST, f"00-{TRACE}-{SPAN}-01", topic=Topic.BATCHES, source="/crm"))
     assert (span.name, span.span_id, span.parent_id) == ("split", beginning(TRACE, FIRST).span_id, SPAN)
