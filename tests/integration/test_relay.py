@@ -15,6 +15,7 @@ from orchestrator.process.actions import Action
 from orchestrator.process.settings import Settings
 from orchestrator.storage import relay_wakeup
 from orchestrator.storage.outbox import SLOTS, slot_of
+from orchestrator.storage.prepared import run
 from orchestrator.storage.relay_wakeup import RelayWaker
 from orchestrator.storage.repository import PostgresActivityRepository
 from producers import relay as relay_module
@@ -160,15 +161,14 @@ def test_a_wish_that_comes_while_the_relays_are_woken_wakes_them_again(
 ) -> None:
     """They may have read the outbox before the commit that the wish is about."""
     sent: list[str] = []
-    notify = relay_wakeup.run
 
-    def run(connection: Connection, statement: str, values: Mapping[str, object]) -> None:
-        notify(connection, statement, values)
+    def notify(connection: Connection, statement: str, values: Mapping[str, object]) -> None:
+        run(connection, statement, values)
         sent.append(statement)
         if len(sent) == 1:
             waker.wake()
 
-    monkeypatch.setattr(relay_wakeup, "run", run)
+    monkeypatch.setattr(relay_wakeup, "run", notify)
     with contextlib.closing(RelayWaker(settings.worker_url, settings)) as waker:
         waker.wake()
         eventually(lambda: len(sent) == 2)
