@@ -276,6 +276,7 @@ def test_the_etag_changes_with_the_content(admin: httpx.Client, engine: Engine, 
     tag = admin.get(path).headers["ETag"]
     same = admin.get(path, headers={"If-None-Match": tag})
     assert (same.status_code, same.content, same.headers["ETag"]) == (304, b"", tag)
+    assert same.headers["Cache-Control"] == "no-store"
     assert admin.get(path, headers={"If-None-Match": tag.replace('"', '-gzip"', 2).replace('-gzip"', '"', 1)}).status_code == 304
     assert admin.get(path, params={"limit": "1"}, headers={"If-None-Match": tag}).status_code == 200
     with engine.begin() as connection:

@@ -58,6 +58,18 @@ def test_a_receipt_holds_and_names_each_record(pipeline: Pipeline, auditor: http
     assert (other.holds, len(other.receipt.items)) == (True, 30)
 
 
+def test_no_cache_keeps_what_is_proved(pipeline: Pipeline, auditor: httpx.Client) -> None:
+    batch_id = pipeline.submit(mentors(1))
+    pipeline.drain()
+    append_and_sign(pipeline.engine)
+    for path in (
+        f"{API_PATH}/{batch_id}/receipt",
+        *(f"{RECEIPTS_PATH}/{of}" for of in ("checkpoint", "keys", "consistency?from=1")),
+    ):
+        answer = auditor.get(path)
+        assert (path, answer.status_code, answer.headers.get("Cache-Control")) == (path, 200, "no-store")
+
+
 def test_a_receipt_waits_for_the_batch_and_its_checkpoint(pipeline: Pipeline, auditor: httpx.Client) -> None:
     batch_id = pipeline.submit(mentors(2))
     nothing = pipeline.submit([item("mentor-none")])

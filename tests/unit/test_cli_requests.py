@@ -333,6 +333,29 @@ def test_each_page_of_a_listing_is_of_the_same_coordinator(command: list[str], p
     assert asked[0].path.endswith(path)
 
 
+def receiver(**shown: Any) -> Json:
+    ours = {"webhook_id": "w", "url": "u", "events": ["e"], "enabled": True, "failing_since": None}
+    return {"data": [ours | {"disabled_at": "Monday", "disabled_because": "gone"} | shown]}
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "said", "unsaid"),
+    [
+        (f"activities revoke {OTHER} --reason x", ANY | {"already_revoked": True}, "was revoked before, by boss", "is revoked"),
+        (f"activities revoke {OTHER} --reason x", ANY | {"already_revoked": False}, "is revoked", "before"),
+        (f"cancel {BATCH}", batch(unresolved=2), "2 still wait", "0 still wait"),
+        (f"cancel {BATCH}", batch(unresolved=0), BATCH, "still wait"),
+        ("webhooks list", receiver(), "enabled", "since"),
+        ("webhooks list", receiver(failing_since="noon"), "failing since noon", "enabled"),
+        ("webhooks list", receiver(enabled=False, failing_since="noon"), "since Monday: gone", "noon"),
+    ],
+)
+def test_a_person_is_told_what_has_become_of_it(command: str, answer: Json, said: str, unsaid: str) -> None:
+    result, _ = ran(*command.split(), answer=lambda _: web.json_response(answer))
+    shown = " ".join(result.stdout.split())
+    assert (result.exit_code, said in shown, unsaid in shown) == (0, True, False), result.output
+
+
 # --- Closed periods -------------------------------------------------------------------------------------------------------------------
 
 

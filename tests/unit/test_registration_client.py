@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import httpx
@@ -12,9 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from consumers.external.http_client import RegistrationClient, Unknown
+from orchestrator.batches.model import Revocation
 from orchestrator.batches.repository import OutcomeKey
 from orchestrator.process.settings import Settings
 from orchestrator.registration.external import Question, Refused, Registered, Registration, Settled, Withdrawn
+from orchestrator.registration.external_revoking import ActivityRevoked, RevocationQuestion, RevocationRefused, RevocationSettled
+from orchestrator.storage.revocation_requests import OpenRequest, RevocationKey
 from tests.support.waiting import PATIENCE_S
 
 BATCH, ITEM, ACTIVITY, RIVAL = (f"01990000-0000-7000-8000-00000000000{number}" for number in range(4))
@@ -163,6 +166,50 @@ async def silent(_: httpx.Request) -> httpx.Response:
 def test_a_silent_service_is_given_up_in_time() -> None:
     assert settle(silent, timeout_s=0.02) == Unknown("TimeoutError")
     assert not is_there(silent)
+
+
+REVOKING = RevocationQuestion(
+    RevocationKey(BATCH, 0),
+    OpenRequest(
+        RevocationKey(BATCH, 0),
+        2,
+        "org",
+        ACTIVITY,
+        Revocation(datetime(2026, 3, 26, tzinfo=UTC), "boss", "a mistake"),
+        "api",
+        is_bulk=False,
+        trace_id="ab" * 16,
+    ),
+    ITEM,
+)
+
+REFUSED = httpx.Response(422, json={"key": REVOKING.key, "status": "refused", "code": "period_closed"})
+
+ANSWERS_TO_A_REVOCATION: Sequence[tuple[str, httpx.Response, RevocationSettled | Unknown]] = [
+    ("revoked", said("revoked", key=REVOKING.key), ActivityRevoked()),
+    ("refused", REFUSED, RevocationRefused("period_closed")),
+    ("still at it", said("processing", key=REVOKING.key), Unknown("processing", was_heard=True)),
+    ("of another key", said("revoked", key=f"{ITEM}:revoke:1"), Unknown("200, of another key")),
+    ("unreadable", httpx.Response(200, text="<html>"), Unknown("200, unreadable")),
+    ("says it with a status of its own", said("revoked", code=202, key=REVOKING.key), Unknown("202")),
+    ("an error", httpx.Response(500), Unknown("500")),
+    ("away", httpx.Response(503, headers={"Retry-After": "7"}), Unknown("503", wait_s=7.0)),
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "meaning"),
+    [case[1:] for case in ANSWERS_TO_A_REVOCATION],
+    ids=[case[0] for case in ANSWERS_TO_A_REVOCATION],
+)
+def test_the_meaning_of_each_response_to_a_revocation(answer: httpx.Response, meaning: RevocationSettled | Unknown) -> None:
+    settings = Settings(registration_url="http://127.0.0.1:1/v1")
+
+    async def ask() -> RevocationSettled | Unknown:
+        async with RegistrationClient(settings, httpx.MockTransport(Service(answer))) as client:
+            return await asyncio.wait_for(client.revoke(REVOKING, 5.0), PATIENCE_S)
+
+    assert asyncio.run(ask()) == meaning
 
 
 CANCELS: Sequence[tuple[str, Sequence[httpx.Response | Exception], Settled | Unknown, Sequence[str]]] = [

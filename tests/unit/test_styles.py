@@ -128,3 +128,10 @@ def test_a_question_that_is_not_agreed_to_is_no_failed_item(typed: bytes, exit_c
     assert (ran.returncode, Unasked.asked) == (exit_code, [])
     assert said in ran.stdout
     assert b"Traceback" not in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["delete", "templates delete", "webhooks delete"])
+def test_every_command_that_deletes_asks_first_unless_it_is_told_not_to(command: str, api: str) -> None:
+    asked = [*command.split(), str(UUID(int=1)), "--url", api, "--token", "t"]
+    assert (on_terminal(*asked, typed=b"n\n").returncode, Unasked.asked) == (2, [])
+    assert (on_terminal(*asked, "--yes").returncode, len(Unasked.asked)) == (0, 1)

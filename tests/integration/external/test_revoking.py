@@ -204,6 +204,23 @@ def test_refusal_is_shown_and_the_next_revocation_has_the_next_key(pipeline: Rev
     assert [each["revoked_positions"] for each in pipeline.announced()] == [[[1, 1]], [[0, 0]]]
 
 
+def test_answers_to_several_calls_are_announced_once_for_each_with_the_version_that_it_makes(
+    pipeline: RevokingPipeline, service: FaultyService
+) -> None:
+    batch_id = pipeline.registered(4)
+    ids = DerivedIds(batch_id)
+    service.faults[activity(pipeline, batch_id, 1)].append(Fault.REFUSES)
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(position) for position in (0, 1, 3)], reason="wrong group")
+    revoke(pipeline, batch_id, item_ids=[ids.item_id(2)], reason="wrong date")
+    asked = pipeline.status(batch_id).batch.version
+    pipeline.drain()
+    assert pipeline.shown(batch_id) == [(True, None), (False, "period_closed"), (True, None), (True, None)]
+    announced = [(each["reason"], each["revoked_positions"], each["revocation"]) for each in pipeline.announced()]
+    # The refusal is a change of its own.
+    assert announced == [("wrong date", [[2, 2]], asked + 1), ("wrong group", [[0, 0], [3, 3]], asked + 3)]
+    assert pipeline.status(batch_id).batch.version == asked + 3
+
+
 def test_the_next_request_says_who_asks_now_and_why_and_has_its_own_time(
     pipeline: RevokingPipeline, asking: Settings, service: FaultyService
 ) -> None:
