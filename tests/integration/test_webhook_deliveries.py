@@ -1,6 +1,7 @@
 """What becomes of a delivery: attempts, pauses, giving up, disabling, redelivering, expiring."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -9,8 +10,11 @@ from sqlalchemy import Connection, Engine, text
 
 from compose.webhook_findings import webhook_findings
 from consumers.upkeep.purger import PurgePolicy, Purger
+from orchestrator.batches.errors import NotFoundError
+from orchestrator.batches.model import Idempotency
 from orchestrator.process.settings import Settings
 from orchestrator.storage.database import transact
+from orchestrator.storage.repository import PostgresActivityRepository
 from orchestrator.webhooks.deliveries import (
     Ended,
     disabled_webhooks,
@@ -21,11 +25,12 @@ from orchestrator.webhooks.deliveries import (
     webhook_figures,
 )
 from orchestrator.webhooks.model import Attempt
+from orchestrator.webhooks.operations import delete_webhook, rotate_secret
 from orchestrator.webhooks.policy import DISABLED_AFTER, TRIED_FOR, pause_after
 from orchestrator.webhooks.secrets import Sealer
 from orchestrator.webhooks.store import WebhookStore
 from schemas.statuses import DeliveryProblem, DeliveryState, DisabledBecause, WebhookChange
-from tests.support.pipeline import ORGANIZATION
+from tests.support.pipeline import ADMIN, ORGANIZATION
 from tests.support.plans import without_indexes
 from tests.support.sweeping import purge
 from tests.support.two_transactions import begun_meanwhile
@@ -155,6 +160,19 @@ def test_a_deleted_webhook_ends_what_is_under_way(engine: Engine, settings: Sett
     assert end(engine, claimed, Attempt(1, None, 200, "")) is None
 
 
+def test_a_webhook_that_two_delete_at_once_is_deleted_once(engine: Engine, settings: Settings) -> None:
+    webhook = make_webhook(engine, settings, URL)
+
+    def delete(connection: Connection, key: str) -> None:
+        repository, store = PostgresActivityRepository(connection), WebhookStore(connection)
+        delete_webhook(repository, store, ADMIN, webhook, Idempotency(key, b"hash"))
+
+    with pytest.raises(NotFoundError):
+        begun_meanwhile(engine, lambda connection: delete(connection, "one"), lambda connection: delete(connection, "other"))
+    changes = transact(engine, lambda connection: WebhookStore(connection).changes(ORGANIZATION, before=None, limit=9))
+    assert [change.change for change in changes] == [WebhookChange.DELETED]
+
+
 def test_a_redelivery_is_tried_for_three_days_again(engine: Engine, settings: Settings) -> None:
     webhook = make_webhook(engine, settings, URL)
     [event_id] = make_deliveries(engine, webhook, 1)
@@ -183,6 +201,19 @@ def test_both_secrets_sign_until_the_previous_one_expires(engine: Engine, settin
     assert (sealer.open(both.secret), sealer.open(both.previous_secret)) == ("whsec_bmV3", "whsec_b2xk")
     rotate(datetime.now(UTC) - timedelta(seconds=1))
     assert [each.previous_secret for each in claim(engine)] == [None]
+
+
+def test_a_rotation_is_a_repetition_only_for_another_call(engine: Engine, settings: Settings) -> None:
+    """A transaction that is run again, because its commit's acknowledgement was lost, belongs to the same call."""
+    webhook = make_webhook(engine, settings, URL)
+    call, another = (Idempotency("one", b"hash") for _ in range(2))
+
+    def rotate(connection: Connection, idempotency: Idempotency) -> bool:
+        repository, store = PostgresActivityRepository(connection), WebhookStore(connection)
+        return rotate_secret(repository, store, ADMIN, webhook, b"sealed", idempotency).replayed
+
+    replayed = [transact(engine, partial(rotate, idempotency=each)) for each in (call, call, another)]
+    assert replayed == [False, False, True]
 
 
 def test_secrets_are_encrypted_again_under_the_first_key(engine: Engine, settings: Settings) -> None:

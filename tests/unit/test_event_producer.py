@@ -319,6 +319,15 @@ def test_a_missing_topic_is_looked_for_until_it_exists(
     assert client.asked == ["test.results.v1"] * (2 if is_looked_for else 0)
 
 
+def test_only_the_topic_of_the_refused_event_is_looked_for(producer: FakedProducer, client: Client) -> None:
+    client.outcome = lambda value: KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if value == b"b" else None
+    both = [event(b"a"), event(b"b", Topic.COMMANDS)]
+    producer.send(both)
+    producer.poll(1.0)
+    producer.send(both)
+    assert client.asked == ["test.commands.v1"]
+
+
 class Time:
     def __init__(self) -> None:
         self.now = 1_000.0
