@@ -44,7 +44,7 @@ ORDER ?=
 PYTEST := BULKREG_TEST_STACK=$(STACK) BULKREG_TEST_ORDER=$(ORDER) PYTHONHASHSEED=$(HASH_SEED) PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -o tmp_path_retention_policy=failed -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Generated examples are the same in each run here, so that a red one is about what was changed; `make test-full` draws new ones.
-test: $(VENV)/.installed-dev ## the whole suite, in about ten minutes (STACK=embedded|containers|external ORDER=…)
+test: $(VENV)/.installed-dev ## the whole suite, in ten to twenty minutes on two cores (STACK=embedded|containers|external ORDER=…)
 	$(PYTEST) --hypothesis-profile=ci -m "not full" $(ARGS)
 
 test-full: $(VENV)/.installed-dev ## the long forms too
