@@ -40,8 +40,10 @@ WORKERS ?= $(if $(filter external,$(STACK)),0,$(shell expr $$(getconf _NPROCESSO
 HASH_SEED ?= 0
 # Any text: modules, and the tests of each, run in an order drawn from it. Without one they run as they stand.
 ORDER ?=
+# Far from UTC, and by no whole hours, because a machine that runs on UTC hides a local time that is taken for UTC.
+ZONE ?= Asia/Kathmandu
 # Bytecode is written even where the shell forbids it. Otherwise each worker compiles all test modules, and each process of a role the product.
-PYTEST := BULKREG_TEST_STACK=$(STACK) BULKREG_TEST_ORDER=$(ORDER) PYTHONHASHSEED=$(HASH_SEED) PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -o tmp_path_retention_policy=failed -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+PYTEST := BULKREG_TEST_STACK=$(STACK) BULKREG_TEST_ORDER=$(ORDER) PYTHONHASHSEED=$(HASH_SEED) TZ=$(ZONE) PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -o tmp_path_retention_policy=failed -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Generated examples are the same in each run here, so that a red one is about what was changed; `make test-full` draws new ones.
 test: $(VENV)/.installed-dev ## the whole suite, in ten to twenty minutes on two cores (STACK=embedded|containers|external ORDER=…)
