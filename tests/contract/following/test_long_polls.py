@@ -139,6 +139,22 @@ def test_a_long_poll_does_not_rely_on_what_was_shown_while_nothing_is_heard(
     assert (answer.status_code, waits) == (200, []), "the batch has changed, and nobody will announce it"
 
 
+def test_a_long_poll_with_names_does_not_rely_on_what_was_shown(
+    coordinator: httpx.Client, pipeline: Pipeline, engine: Engine, owner: Engine, heard: set[str], waits: list[float]
+) -> None:
+    """Nobody announces that a mentor has another name."""
+    batch_id = pipeline.submit(mentors(1))
+    eventually(lambda: listening(owner))
+    announce(engine, batch_id)
+    eventually(lambda: str(batch_id) in heard)
+    url = f"{API_PATH}/{batch_id}"
+    tag = coordinator.get(url, params={"names": "true"}).headers["ETag"]
+    with owner.begin() as connection:
+        connection.execute(text("UPDATE registration.mentor SET name = 'Another Name' WHERE mentor_id = 'mentor-1'"))
+    answer = coordinator.get(url, params={"names": "true", "wait": "20s"}, headers={"If-None-Match": tag})
+    assert (answer.status_code, "Another Name" in answer.text, waits) == (200, True, [])
+
+
 def test_head_does_not_wait_for_a_change(coordinator: httpx.Client, pipeline: Pipeline, waits: list[float]) -> None:
     url = f"{API_PATH}/{pipeline.submit(mentors(1))}"
     tag = coordinator.get(url).headers["ETag"]
