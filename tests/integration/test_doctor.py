@@ -175,6 +175,9 @@ def test_row_53_events_wait_and_no_relay_runs(sound: Settings) -> None:
     [late] = [finding for finding in wrong(sound) if finding.subject == "relays"]
     assert late.state is State.UNSAFE
     assert late.detail == "no relay holds a slot; events that wait: 3, the first since 2025-11-29 07:00:01 UTC"
+    # Not when a relay that runs would count as silent.
+    patient = sound.model_copy(update={"trouble_after_ms": 10**12})
+    assert [finding.state for finding in wrong(patient) if finding.subject == "relays"] == [State.ADVICE]
 
 
 def test_row_53_relay_that_holds_slots_and_does_nothing(sound: Settings) -> None:
