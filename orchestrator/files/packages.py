@@ -80,11 +80,12 @@ class Package:
                         raise UnreadableFileError(_TOO_LARGE)
                     parser.Parse(chunk, False)
                 parser.Parse(b"", True)
+        except UnreadableFileError:  # of this block or of the parser
+            raise
         except (zipfile.BadZipFile, zlib.error, EOFError, expat.ExpatError, OSError) as error:
             raise UnreadableFileError(_DAMAGED) from error
+        # zipfile has no error of its own for a version or a protection that it can't read, nor expat for an encoding.
         except (NotImplementedError, RuntimeError, ValueError) as error:
-            if isinstance(error, UnreadableFileError):
-                raise
             raise UnreadableFileError(_UNSUPPORTED) from error
 
     def _readable(self, part: str) -> zipfile.ZipInfo:

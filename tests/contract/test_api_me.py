@@ -1,6 +1,5 @@
 """`GET /me`: the caller, their organization, and what they can do."""
 
-import time
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
@@ -16,6 +15,7 @@ from schemas.api.me import MeResponse
 from schemas.paths import API_ROOT
 from tests.support.api_server import KEY, ApiServer, running_api
 from tests.support.pipeline import COORDINATOR, ORGANIZATION
+from tests.support.time_zone import local_time
 from tests.support.waiting import PATIENCE_S
 
 ME = f"{API_ROOT}/me"
@@ -52,13 +52,10 @@ def test_the_session_ends_when_the_token_expires(coordinator: httpx.Client, api:
     assert 0 < (ends_at - before).total_seconds() <= 600 + api.settings.jwt_leeway_s
 
 
-def test_the_time_zone_of_the_process_changes_no_moment(coordinator: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_zone_of_the_process_changes_no_moment(coordinator: httpx.Client) -> None:
     before = me(coordinator).session_ends_at
-    with monkeypatch.context() as patched:
-        patched.setenv("TZ", "America/St_Johns")
-        time.tzset()
+    with local_time("America/St_Johns"):
         after = me(coordinator).session_ends_at
-    time.tzset()
     assert after == before
 
 

@@ -304,13 +304,13 @@ def _waits_for_a_lock(owner: Engine) -> bool:
         return bool(connection.execute(text(blocked)).scalar_one())
 
 
-def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer) -> None:
-    for path in ("/healthz", "/readyz"):
-        before = answered("GET", path, 200)
-        answer = httpx.get(refusing_api.url + path, timeout=PATIENCE_S, verify=NO_TLS)
-        HealthResponse.model_validate_json(answer.content, extra="forbid")
-        assert answer.status_code == 200
-        eventually(lambda path=path, before=before: answered("GET", path, 200) == before + 1)  # type: ignore[misc]
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_needs_no_token_and_has_its_shape(refusing_api: ApiServer, path: str) -> None:
+    before = answered("GET", path, 200)
+    answer = httpx.get(refusing_api.url + path, timeout=PATIENCE_S, verify=NO_TLS)
+    HealthResponse.model_validate_json(answer.content, extra="forbid")
+    assert answer.status_code == 200
+    eventually(lambda: answered("GET", path, 200) == before + 1)
 
 
 def test_the_api_does_not_start_without_authentication_beyond_loopback(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from tests.support.command_line import bulkreg
 from tests.support.kafka import write_raw
 from tests.support.pipeline import DAY, ORGANIZATION, Pipeline, mentors
 from tests.support.raw_producer import RawRecord, produce
+from tests.support.time_zone import local_time
 from tests.support.waiting import PATIENCE_S, eventually
 
 ITEMS = 20
@@ -139,11 +139,8 @@ def test_row_74_doctor_names_what_a_restored_database_has_forgotten(
 @pytest.fixture
 def _far_from_utc() -> Iterator[None]:
     """The machine's clock is set to local time, 14 hours ahead of UTC."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TZ", "Pacific/Kiritimati")
-        time.tzset()
+    with local_time("Pacific/Kiritimati"):
         yield
-    time.tzset()
 
 
 @pytest.mark.usefixtures("_far_from_utc")

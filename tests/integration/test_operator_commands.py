@@ -1,7 +1,6 @@
 """The commands with which an operator makes keys and tokens, and gives a role another group."""
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +14,7 @@ from consumers.upkeep.groups import Groups, Renewal
 from orchestrator.process.settings import Settings
 from orchestrator.receipts.keys import SigningKey, VerifierKey
 from tests.support.command_line import bulkreg
+from tests.support.time_zone import local_time
 
 NAMED = {"BULKREG_RECEIPTS_ORIGIN": "records.example.org"}
 
@@ -78,12 +78,9 @@ def test_a_development_token_is_valid_for_a_day_of_work(settings: Settings) -> N
 
 
 @pytest.fixture
-def in_st_johns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patched:
-        patched.setenv("TZ", "America/St_Johns")
-        time.tzset()
+def in_st_johns() -> Iterator[None]:
+    with local_time("America/St_Johns"):
         yield
-    time.tzset()
 
 
 @pytest.mark.usefixtures("in_st_johns", "engine")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from schemas.paths import ACTIVITIES_PATH, API_PATH, API_ROOT, CLOSED_PERIOD_PATH, WEBHOOKS_PATH
+from tests.support.time_zone import local_time
 from tests.unit.test_cli_client import problem, server
 
 Json = dict[str, Any]
@@ -134,12 +134,9 @@ def test_a_page_is_named_by_its_number_or_by_a_cursor() -> None:
 
 
 @pytest.fixture
-def in_st_johns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patched:
-        patched.setenv("TZ", "America/St_Johns")
-        time.tzset()
+def in_st_johns() -> Iterator[None]:
+    with local_time("America/St_Johns"):
         yield
-    time.tzset()
 
 
 @pytest.mark.usefixtures("in_st_johns")
@@ -310,10 +307,10 @@ def test_who_waits_for_a_batch_is_told_whether_items_failed(status: str, exit_co
         assert (command, result.exit_code) == (command, expected)
 
 
-def test_a_revocation_that_keeps_something_says_so() -> None:
-    for kept, exit_code in (([], 0), ([KEPT], 1)):
-        result, _ = ran("revoke", BATCH, "--reason", "x", answer=lambda _, kept=kept: web.json_response(ANY | {"kept": kept}))  # type: ignore[misc]
-        assert (result.exit_code, "period_closed" in result.stdout) == (exit_code, bool(kept))
+@pytest.mark.parametrize(("kept", "exit_code"), [([], 0), ([KEPT], 1)])
+def test_a_revocation_that_keeps_something_says_so(kept: list[object], exit_code: int) -> None:
+    result, _ = ran("revoke", BATCH, "--reason", "x", answer=lambda _: web.json_response(ANY | {"kept": kept}))
+    assert (result.exit_code, "period_closed" in result.stdout) == (exit_code, bool(kept))
 
 
 @pytest.mark.parametrize(
